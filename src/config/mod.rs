@@ -1,0 +1,182 @@
+//! From what the operator typed to what the program runs.
+//!
+//! `file` is the shape of the JSON file (serde + schemars; the JSON Schema is derived from it), `place` finds every
+//! fault with its place, `check` turns a faultless file into a [`Plan`]. Only this room and the code that prints JSON
+//! names serde.
+
+pub mod check;
+pub mod command;
+pub mod file;
+pub mod place;
+
+use crate::http::head::Underscores;
+use crate::route::table::Policy;
+use ipnet::IpNet;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Where a listener listens or a backend is, as typed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Address {
+    /// `IP:PORT`
+    Ip(SocketAddr),
+    /// `NAME:PORT`, resolved by control
+    Name(String, u16),
+    /// `unix:PATH`
+    Unix(PathBuf),
+}
+
+/// A listener's index in [`Settings::listeners`]; stable over reloads as long as its name stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ListenerId(pub u32);
+
+/// One listener, checked. `Name` addresses are refused here.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    /// The operator's name.
+    pub name: String,
+    /// IP or Unix.
+    pub address: Address,
+    /// Peers whose X-Forwarded-* are believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// What a FIN from the client means while its request is being served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HalfClose {
+    /// A half-close: the answer is still delivered.
+    #[default]
+    Serve,
+    /// The client is gone: the exchange is cancelled.
+    Abort,
+}
+
+/// Which driver moves the bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Io {
+    /// The ring if it can be had, else epoll, with the cause in the log.
+    #[default]
+    Auto,
+    /// The ring or nothing.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+/// How the access log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    #[default]
+    Json,
+    /// Space-separated text with quoted strings.
+    Text,
+}
+
+/// Where the access log goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum LogTarget {
+    /// Nowhere.
+    #[default]
+    Off,
+    /// Standard output.
+    Stdout,
+    /// A file, appended to.
+    File(PathBuf),
+}
+
+/// An operator's page for one status of Ringway's own answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Content-Type, by the file's ending.
+    pub content_type: String,
+    /// The file's bytes, read when the config was.
+    pub body: Vec<u8>,
+}
+
+/// Everything beside the table that workers obey; published with each snapshot. Times are in seconds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// By [`ListenerId`]; holes are listeners that were removed.
+    pub listeners: Vec<Option<Listener>>,
+    /// Absolute time for a request head, from its first byte (or the connection's begin).
+    pub client_head_timeout: u32,
+    /// Keep-alive idle time.
+    pub client_idle_timeout: u32,
+    /// Silence in a request body, and a client that takes no response bytes.
+    pub client_body_timeout: u32,
+    /// See [`HalfClose`].
+    pub client_half_close: HalfClose,
+    /// Bytes per second a request body must come with after the grace; 0 is off.
+    pub client_rate_min: u64,
+    /// Client connections per worker.
+    pub connections_per_worker: usize,
+    /// Names with `_`.
+    pub underscores: Underscores,
+    /// Via pseudonym, `None` is off.
+    pub via: Option<String>,
+    /// Pages by status.
+    pub pages: BTreeMap<u16, Page>,
+    /// Access log.
+    pub log_target: LogTarget,
+    /// Its format.
+    pub log_format: LogFormat,
+    /// Seconds for a drain at stop.
+    pub drain_timeout: u32,
+    /// Value of Retry-After on 503, in seconds.
+    pub retry_after: u32,
+}
+
+/// A backend as configured (before names are resolved).
+#[derive(Clone, Debug, PartialEq)]
+pub struct BackendPlan {
+    /// The operator's id.
+    pub name: String,
+    /// As typed.
+    pub address: Address,
+    /// At least 1.
+    pub weight: u32,
+}
+
+/// A cluster as configured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClusterPlan {
+    /// In the order of their ids.
+    pub backends: Vec<BackendPlan>,
+    /// All resolved.
+    pub policy: Policy,
+}
+
+/// A route as configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoutePlan {
+    /// The host part, lower case, without trailing dot: exact name, `*.suffix`, `*` for the default, or an IPv6 literal
+    /// in brackets.
+    pub host: String,
+    /// The path prefix, `/` at least.
+    pub path: String,
+    /// Name of the cluster.
+    pub cluster: String,
+}
+
+/// A faultless config: everything a run needs, defaults filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// By name.
+    pub clusters: BTreeMap<String, ClusterPlan>,
+    /// By `host/path` as typed.
+    pub routes: BTreeMap<String, RoutePlan>,
+    /// Listeners by name (ids are given by the supervisor, so that they are stable over reloads).
+    pub listeners: BTreeMap<String, Listener>,
+    /// `settings.listeners` is empty here; the supervisor fills it.
+    pub settings: Settings,
+    /// Number of workers; `None` is one per usable core. Needs a restart.
+    pub workers: Option<usize>,
+    /// Needs a restart.
+    pub io: Io,
+    /// Control socket path; `None` is off. Needs a restart.
+    pub control_socket: Option<PathBuf>,
+    /// Permission bits of the control socket.
+    pub control_mode: u32,
+}

@@ -1,0 +1,1 @@
+//! The control thread: one poll loop, no async.

@@ -1,0 +1,99 @@
+//! What control tells a worker, what a worker tells control, and the cells in which a worker counts.
+//!
+//! Control to worker: a message in the core's channel, then its doorbell. Worker to control: state that sticks (cells,
+//! [`CoreStats`]) first, then a message as a hint, then control's doorbell; a full channel loses hints, never state.
+
+use crate::config::ListenerId;
+use crate::publish::Snapshot;
+use crate::route::{BackendId, ClusterId};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+
+/// Control to worker. A new snapshot needs no message: the doorbell alone makes the worker look.
+#[derive(Debug)]
+pub enum ToWorker {
+    /// Accept on this socket from now on.
+    Listen {
+        /// Which listener's settings its connections get.
+        id: ListenerId,
+        /// Bound and listening, non-blocking, close-on-exec.
+        fd: OwnedFd,
+        /// A Unix socket (shared by all cores) or TCP (this core's own, SO_REUSEPORT).
+        unix: bool,
+    },
+    /// Accept what is queued, then close the socket.
+    Unlisten {
+        /// Which one.
+        id: ListenerId,
+    },
+    /// These were removed from the table: close their idle pooled connections and forget them.
+    Forget {
+        /// Endpoints that are gone.
+        backends: Vec<BackendId>,
+        /// Clusters that are gone.
+        clusters: Vec<ClusterId>,
+    },
+    /// Stop accepting, let exchanges end, close idle connections by half of this many seconds, cut the rest at its end.
+    Drain {
+        /// Seconds.
+        seconds: u32,
+    },
+}
+
+/// Worker to control.
+#[derive(Debug)]
+pub enum FromWorker {
+    /// This endpoint's [`crate::route::health::CoreCell`] of this core is worth a look.
+    Report {
+        /// The core.
+        core: usize,
+        /// The endpoint.
+        backend: BackendId,
+    },
+    /// A snapshot that this core no longer uses, for control to free.
+    Retired(Arc<Snapshot>),
+    /// A drain has ended: all connections are gone.
+    Drained {
+        /// The core.
+        core: usize,
+        /// Connections that were cut at the deadline.
+        cut: u32,
+    },
+}
+
+/// What one core counts. One writer (the core); read by control at any time: relaxed loads and stores only.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct CoreStats {
+    /// Epoch of the snapshot that this core runs on (its acknowledgement).
+    pub epoch: AtomicU64,
+    /// Ticks since the core began.
+    pub ticks: AtomicU32,
+    /// Set when reports may have been lost to a full channel: control then looks at every cell.
+    pub look_at_all: AtomicBool,
+    /// Connections accepted.
+    pub accepted: AtomicU64,
+    /// Client connections now.
+    pub connections: AtomicU64,
+    /// Of those, idle between requests.
+    pub idle: AtomicU64,
+    /// Exchanges ended, own answers included.
+    pub exchanges: AtomicU64,
+    /// Own answers by class 4xx, 5xx.
+    pub own_answers: [AtomicU64; 2],
+    /// Requests sent again to another or the same endpoint.
+    pub retries: AtomicU64,
+    /// Pooled backend connections now.
+    pub pooled: AtomicU64,
+    /// Backend connections opened.
+    pub connects: AtomicU64,
+    /// Log lines lost to a full queue.
+    pub log_dropped: AtomicU64,
+    /// accept failed for want of descriptors.
+    pub accept_failures: AtomicU64,
+    /// Sessions ended by a panic (a bug of ours; the connection was closed).
+    pub panics: AtomicU64,
+    /// Buffers in use now.
+    pub buffers: AtomicU64,
+}

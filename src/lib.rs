@@ -1,0 +1,23 @@
+//! Ringway: an HTTP/1.1 load-balancing reverse proxy for Linux on io_uring, one event loop per core.
+//!
+//! Modules in reading order. Left never names right:
+//! `limits < http, route < exchange, event, config < supervisor, publish < worker, control < main`.
+//! docs/ARCHITECTURE.md tells the life of a request and the life of a reload.
+#![deny(clippy::await_holding_refcell_ref, unsafe_op_in_unsafe_fn)]
+#![warn(missing_docs)]
+
+pub mod limits;
+
+pub mod http;
+pub mod route;
+
+pub mod config;
+pub mod event;
+pub mod exchange;
+
+pub mod publish;
+pub mod supervisor;
+
+pub mod access_log;
+pub mod control;
+pub mod worker;

@@ -1,0 +1,87 @@
+//! Every number of Ringway, in one place, with the relations between them asserted at compile time.
+//!
+//! Numbers that an operator may change have their default here and their key in `config/file.rs`.
+
+/// Bytes of a request or response head, start line and final empty line included.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Field lines in one head or one trailer section.
+pub const FIELDS_MAX: usize = 100;
+/// Empty lines tolerated before a request line (RFC 9112 section 2.2).
+pub const LEADING_EMPTY_LINES_MAX: usize = 4;
+/// Bytes of one chunk-size line with its extensions, CRLF included.
+pub const CHUNK_LINE_BYTES_MAX: usize = 256;
+/// Bytes of all chunk extensions of one body: an endless stream of them is an attack (CVE-2023-39326).
+pub const CHUNK_EXTENSION_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of one trailer section.
+pub const TRAILER_BYTES_MAX: usize = 8 * 1024;
+/// Interim (1xx) responses that one exchange passes on before the backend is given up.
+pub const INTERIM_RESPONSES_MAX: u32 = 16;
+
+/// Free bytes before the first received byte of a pooled buffer: a chunk-size line or a rewritten head is put there.
+pub const BUFFER_HEADROOM: usize = 1024;
+/// Capacity of a small buffer: one head, or a 16 KiB body with its head in one read.
+pub const BUFFER_SMALL_BYTES: usize = 20 * 1024;
+/// Capacity of a large buffer: body relay after the first read.
+pub const BUFFER_LARGE_BYTES: usize = 256 * 1024;
+/// Large buffers that one core hands out before pumps go on with small ones.
+pub const BUFFERS_LARGE_MAX: usize = 256;
+/// Free small and large buffers that one core keeps.
+pub const BUFFERS_SMALL_KEPT: usize = 1024;
+/// Free large buffers that one core keeps.
+pub const BUFFERS_LARGE_KEPT: usize = 16;
+
+/// Connections taken from one listener in one turn.
+pub const ACCEPT_BATCH: usize = 64;
+/// Length of a listener's queue of completed handshakes; the kernel caps it at net.core.somaxconn.
+pub const LISTEN_BACKLOG: i32 = 4096;
+/// Submission entries of one ring.
+pub const RING_ENTRIES: u32 = 1024;
+/// Completion entries of one ring: many connections may complete in one turn.
+pub const RING_COMPLETIONS: u32 = 16 * 1024;
+/// Milliseconds between two ticks of a worker's clock; the resolution of every deadline.
+pub const TICK_MS: u64 = 1000;
+
+/// Bytes read and thrown away after an answer that left request bytes unread (RFC 9112 section 9.6).
+pub const LINGER_BYTES_MAX: usize = 256 * 1024;
+/// Ticks that the above may take.
+pub const LINGER_TICKS: u32 = 2;
+/// Age in ticks from which an exchange is looked at for a client that has gone.
+pub const CLIENT_GONE_AGE_TICKS: u32 = 1;
+/// Bytes per second below which a client's body counts as stalled, time in which nobody reads not counted.
+pub const CLIENT_RATE_MIN: u64 = 240;
+/// Seconds of grace before that rate is asked for.
+pub const CLIENT_RATE_GRACE_SECONDS: u64 = 5;
+
+/// Connect errors or resets before a head, in a row, that mark a backend down.
+pub const FAILURES_TO_DOWN: u32 = 3;
+/// Seconds a backend stays down before it is probed, and between two probes.
+pub const HOLD_DOWN_SECONDS: u64 = 30;
+/// Milliseconds one recovery probe may take.
+pub const PROBE_TIMEOUT_MS: u64 = 5_000;
+/// Backends of one cluster that one exchange remembers as tried.
+pub const TRIED_MAX: usize = 16;
+
+/// Bytes of one request line on the control socket (a whole config file travels in one).
+pub const CONTROL_LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Clients of the control socket at one time.
+pub const CONTROL_CLIENTS_MAX: usize = 64;
+/// Lines a core may have queued at the log writer before lines are dropped and counted, in batches of `LOG_BATCH_BYTES`.
+pub const LOG_BATCHES_MAX: usize = 64;
+/// Bytes of log lines that one core collects before they are handed to the writer.
+pub const LOG_BATCH_BYTES: usize = 32 * 1024;
+/// Bytes of a config file.
+pub const CONFIG_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+const _: () = {
+    // Offsets into a head are 16 bits wide (`http::Span`).
+    assert!(HEAD_BYTES_MAX <= u16::MAX as usize);
+    // A head fits the buffer it is received into, behind the headroom, with room for a read.
+    assert!(BUFFER_HEADROOM + HEAD_BYTES_MAX < BUFFER_SMALL_BYTES);
+    // The benchmark's 16 KiB body and its head come in one read.
+    assert!(BUFFER_HEADROOM + 16 * 1024 + 512 <= BUFFER_SMALL_BYTES);
+    assert!(BUFFER_SMALL_BYTES < BUFFER_LARGE_BYTES);
+    assert!(CHUNK_LINE_BYTES_MAX < BUFFER_HEADROOM);
+    assert!(TRAILER_BYTES_MAX + CHUNK_LINE_BYTES_MAX < BUFFER_SMALL_BYTES - BUFFER_HEADROOM);
+    assert!(RING_ENTRIES < RING_COMPLETIONS);
+    assert!(TICK_MS == 1000);
+};

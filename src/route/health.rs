@@ -1,0 +1,70 @@
+//! What is known of one endpoint: the published state, and the cells in which each core counts.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+/// State of an endpoint as published to the workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// Takes traffic.
+    #[default]
+    Up = 0,
+    /// Held down or being probed: takes none.
+    Down = 1,
+    /// Takes no new requests; running ones end by themselves.
+    Drain = 2,
+}
+
+/// What one core counts about one endpoint. One writer (the core), read by control: relaxed loads and stores only.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct CoreCell {
+    /// Exchanges that are with this endpoint now.
+    pub in_flight: AtomicU32,
+    /// Connect errors and resets before a head since the last head, in a row.
+    pub failures_in_row: AtomicU32,
+    /// Tick (seconds since the process began) at which the latest response head came, plus 1; 0 is never.
+    pub head_tick: AtomicU32,
+    /// The latest request that timed out was sent at this tick, plus 1; 0 is never. Set only if no head came to this
+    /// core since that request was sent.
+    pub timeout_sent_tick: AtomicU32,
+    /// A report about this cell is on its way to control: 1. Control clears it before it reads the cell.
+    pub reported: AtomicU32,
+    /// Requests sent.
+    pub requests: AtomicU64,
+    /// Response heads by class: 1xx.. 5xx at index 0..4.
+    pub statuses: [AtomicU64; 5],
+    /// Connect errors.
+    pub connect_errors: AtomicU64,
+    /// Resets or closes before a head, and malformed heads.
+    pub resets: AtomicU64,
+    /// Response timeouts.
+    pub timeouts: AtomicU64,
+    /// Requests that were retried elsewhere after failing here.
+    pub retries: AtomicU64,
+}
+
+/// The cells of one endpoint, one per core; made at first use, kept over reloads.
+#[derive(Debug)]
+pub struct Cells {
+    cores: usize,
+    cells: OnceLock<Box<[CoreCell]>>,
+}
+
+impl Cells {
+    /// For this many cores; allocates nothing yet.
+    pub fn new(cores: usize) -> Cells {
+        Cells { cores, cells: OnceLock::new() }
+    }
+
+    /// One core's cell, made if this is the first use by any core.
+    pub fn core(&self, core: usize) -> &CoreCell {
+        &self.cells.get_or_init(|| (0..self.cores).map(|_| CoreCell::default()).collect())[core]
+    }
+
+    /// All cells, or none if no core has used this endpoint.
+    pub fn all(&self) -> &[CoreCell] {
+        self.cells.get().map_or(&[], |c| c)
+    }
+}

@@ -1,0 +1,1 @@
+//! Pure: (event, now) to actions. Hold-downs, probes, reload, drain.

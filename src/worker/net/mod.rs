@@ -1,0 +1,91 @@
+//! The IO seam: everything a worker asks of the outside world, as two traits with three implementations: the ring, epoll
+//! (both through monoio, which no other room names) and a deterministic net in memory for simulations.
+//!
+//! Rules that every implementation keeps and `tests/net` proves:
+//! * Buffers are owned by the operation while it runs and come back with its result.
+//! * No operation is ever cancelled by dropping its future; [`Net::shutdown`] on the stream's [`Handle`] ends it, and what
+//!   it had received or sent until then is not lost.
+//! * At most one `recv` or `readable` and one `send_all` are under way per stream.
+//! * All sockets are non-blocking and close-on-exec.
+
+use super::buffers::Buf;
+use crate::route::Endpoint;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+
+/// Names a stream to [`Net::shutdown`] and the like; valid until the stream is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Handle(pub i32);
+
+/// Which direction [`Net::shutdown`] ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// Wakes a waiting `recv` or `readable`; bytes already received are still delivered, then end of stream.
+    Read,
+    /// Sends FIN; a blocked `send_all` fails.
+    Write,
+    /// Both; every waiting operation ends.
+    Both,
+}
+
+/// One connected byte stream.
+#[allow(async_fn_in_trait)]
+pub trait Stream: 'static {
+    /// Waits, holding no buffer, until a `recv` would not wait: bytes, end of stream, or an error.
+    async fn readable(&self) -> io::Result<()>;
+    /// Receives into the spare tail of `buf` (which must have room); appends. `Ok(0)` is the end of the stream.
+    async fn recv(&self, buf: Buf) -> (io::Result<usize>, Buf);
+    /// Sends all filled bytes. The sent ones are consumed from `buf` also when it fails: a full `buf.len()` with an error
+    /// means that not one byte was handed to the kernel.
+    async fn send_all(&self, buf: Buf) -> (io::Result<()>, Buf);
+    /// Its name.
+    fn handle(&self) -> Handle;
+    /// Closes it now. No operation may be under way.
+    fn close(self);
+}
+
+/// A connection as accepted.
+pub struct Accepted<S> {
+    /// The stream.
+    pub stream: S,
+    /// Address of the peer; `None` on Unix listeners.
+    pub peer: Option<SocketAddr>,
+}
+
+/// What a worker asks of the outside world.
+#[allow(async_fn_in_trait)]
+pub trait Net: Clone + 'static {
+    /// Its streams.
+    type Stream: Stream;
+    /// Its listeners.
+    type Listener: 'static;
+
+    /// Waits for connections and takes up to `limits::ACCEPT_BATCH` of them. Returns at once with an error if the listener
+    /// was shut down (`ErrorKind::NotConnected` or `InvalidInput`) or if descriptors ran out (EMFILE, ENFILE: then what
+    /// was accepted before stands in `out`).
+    async fn accept(&self, listener: &Self::Listener, out: &mut Vec<Accepted<Self::Stream>>) -> io::Result<()>;
+    /// Makes accept end with an error once the queue of completed handshakes is empty, then closes.
+    fn close_listener(&self, listener: &Self::Listener);
+    /// Connects. `started` gets the handle before any waiting, so that a deadline can shut it down.
+    async fn connect(&self, to: &Endpoint, started: impl FnOnce(Handle)) -> io::Result<Self::Stream>;
+    /// Ends operations on a stream, see [`How`]. Unknown to the kernel or already shut down: no effect.
+    fn shutdown(&self, handle: Handle, how: How);
+    /// Whether no answer can reach the peer any more (POLLHUP or POLLERR); with `fin`, also whether it has sent FIN.
+    fn gone(&self, handle: Handle, fin: bool) -> bool;
+    /// Whether an idle stream has neither bytes nor end nor error waiting: proof that it was alive a moment ago.
+    fn quiet(&self, handle: Handle) -> bool;
+    /// Runs a task on this core.
+    fn spawn(&self, task: impl Future<Output = ()> + 'static);
+    /// Waits for the next tick of this core's own clock (`limits::TICK_MS`); returns how many ticks have passed since the
+    /// core began. Not late after a stall: the count is of time, not of calls.
+    async fn tick(&self) -> u32;
+    /// Waits until another thread has rung this core's doorbell since the last call.
+    async fn rung(&self);
+    /// Microseconds since some fixed point; a clock call. Monotonic.
+    fn now_us(&self) -> u64;
+    /// Wall clock, seconds since 1970.
+    fn unix_seconds(&self) -> u64;
+    /// A seed for this core's random choices.
+    fn seed(&self) -> u64;
+}
