@@ -19,6 +19,8 @@ pub const INTERIM_RESPONSES_MAX: u32 = 16;
 
 /// Free bytes before the first received byte of a pooled buffer: a chunk-size line or a rewritten head is put there.
 pub const BUFFER_HEADROOM: usize = 1024;
+/// Free bytes behind the last received byte of a pooled buffer: the framing behind a chunk is put there.
+pub const BUFFER_TAIL: usize = 64;
 /// Capacity of a small buffer: one head, or a 16 KiB body with its head in one read.
 pub const BUFFER_SMALL_BYTES: usize = 20 * 1024;
 /// Capacity of a large buffer: body relay after the first read.
@@ -76,9 +78,9 @@ const _: () = {
     // Offsets into a head are 16 bits wide (`http::Span`).
     assert!(HEAD_BYTES_MAX <= u16::MAX as usize);
     // A head fits the buffer it is received into, behind the headroom, with room for a read.
-    assert!(BUFFER_HEADROOM + HEAD_BYTES_MAX < BUFFER_SMALL_BYTES);
+    assert!(BUFFER_HEADROOM + HEAD_BYTES_MAX + BUFFER_TAIL < BUFFER_SMALL_BYTES);
     // The benchmark's 16 KiB body and its head come in one read.
-    assert!(BUFFER_HEADROOM + 16 * 1024 + 512 <= BUFFER_SMALL_BYTES);
+    assert!(BUFFER_HEADROOM + 16 * 1024 + 512 + BUFFER_TAIL <= BUFFER_SMALL_BYTES);
     assert!(BUFFER_SMALL_BYTES < BUFFER_LARGE_BYTES);
     assert!(CHUNK_LINE_BYTES_MAX < BUFFER_HEADROOM);
     assert!(TRAILER_BYTES_MAX + CHUNK_LINE_BYTES_MAX < BUFFER_SMALL_BYTES - BUFFER_HEADROOM);

@@ -143,7 +143,7 @@ where
         core.look_at_snapshot();
         for message in core.inbox.try_iter() {
             match message {
-                ToWorker::Listen { id, fd, unix } => match core.net.adopt(fd, unix) {
+                ToWorker::Listen { id, fd, .. } => match core.net.adopt(fd) {
                     Ok(listener) => welcome.listen(id, listener),
                     // Out of descriptors: control sees no acceptor on this core in the counters.
                     Err(_) => add(&core.stats.accept_failures, 1),

@@ -153,6 +153,14 @@ impl Stream for OsStream {
         self.0.recv(buf).await
     }
 
+    async fn send(&self, buf: Buf) -> (io::Result<usize>, Buf) {
+        let (result, mut buf) = self.0.send(buf).await;
+        if let Ok(n) = result {
+            buf.consume(n);
+        }
+        (result, buf)
+    }
+
     async fn send_all(&self, mut buf: Buf) -> (io::Result<()>, Buf) {
         while !buf.is_empty() {
             let (result, back) = self.0.send(buf).await;
@@ -173,6 +181,11 @@ impl Stream for OsStream {
 
     fn close(self) {
         drop(self);
+    }
+
+    fn reset(self) {
+        // Where the option cannot be set the plain close has to do.
+        let _ = SockRef::from(&self.0).set_linger(Some(std::time::Duration::ZERO));
     }
 }
 
@@ -270,6 +283,10 @@ impl Os {
 impl Net for Os {
     type Stream = OsStream;
     type Listener = OsListener;
+
+    fn adopt(&self, fd: OwnedFd) -> io::Result<OsListener> {
+        self.listener(fd)
+    }
 
     async fn accept(&self, listener: &OsListener, out: &mut Vec<Accepted<OsStream>>) -> io::Result<()> {
         let before = out.len();
