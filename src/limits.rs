@@ -69,6 +69,10 @@ pub const CONTROL_CLIENTS_MAX: usize = 64;
 pub const LOG_BATCHES_MAX: usize = 64;
 /// Bytes of log lines that one core collects before they are handed to the writer.
 pub const LOG_BATCH_BYTES: usize = 32 * 1024;
+/// Bytes of a request target that a log line shows; longer ones are cut.
+pub const LOG_PATH_BYTES_MAX: usize = 4096;
+/// Lines of the operational log that may wait for its writer before lines are dropped and counted.
+pub const SAY_LINES_MAX: usize = 1024;
 /// Bytes of a config file.
 pub const CONFIG_BYTES_MAX: usize = 32 * 1024 * 1024;
 
