@@ -10,4 +10,5 @@ mod writer;
 
 pub use line::{Record, format};
 pub use queue::Queue;
+pub(crate) use writer::write_all;
 pub use writer::{LogWriter, Sink, spawn};

@@ -1,1 +1,5 @@
 //! The control thread: one poll loop, no async.
+
+pub mod probe;
+pub mod say;
+pub mod signals;
