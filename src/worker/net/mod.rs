@@ -8,6 +8,12 @@
 //! * At most one `recv` or `readable` and one `send_all` are under way per stream.
 //! * All sockets are non-blocking and close-on-exec.
 
+pub mod driver;
+pub mod listen;
+pub mod machine;
+pub mod mem;
+pub mod os;
+
 use super::buffers::Buf;
 use crate::route::Endpoint;
 use std::future::Future;
