@@ -2,3 +2,6 @@
 
 pub mod buffers;
 pub mod net;
+pub mod start;
+
+pub use start::Start;

@@ -1,6 +1,7 @@
 //! What one core is given at its birth.
 
-use super::net::{Bell, driver::Choice};
+use super::net::driver::Choice;
+use super::net::os::Bell;
 use crate::access_log::Queue;
 use crate::event::{CoreStats, FromWorker, ToWorker};
 use crate::publish::Publisher;
@@ -8,7 +9,6 @@ use crossbeam_channel::{Receiver, Sender};
 use std::sync::Arc;
 
 /// Everything that the thread of one core starts with. Listeners come through `inbox`, before the first connection.
-#[derive(Debug)]
 pub struct Start {
     /// Index of this core, from 0; index of its [`crate::route::health::CoreCell`].
     pub core: usize,
@@ -27,8 +27,8 @@ pub struct Start {
     /// To control. A full channel loses hints (`Report`: then set [`CoreStats::look_at_all`]); `Retired` and `Drained`
     /// are tried again at the next tick.
     pub outbox: Sender<FromWorker>,
-    /// To be rung after anything was put into `outbox` or `look_at_all` was set.
-    pub control_bell: Bell,
+    /// Rings control, from any thread; after anything was put into `outbox` or `look_at_all` was set.
+    pub ring_control: Arc<dyn Fn() + Send + Sync>,
     /// What this core counts.
     pub stats: Arc<CoreStats>,
     /// Its end of the access log.
