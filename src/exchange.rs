@@ -64,7 +64,7 @@ impl Reason {
     /// The code, as logs print it. [`Reason::detail`] tells more.
     pub fn code(self) -> &'static str {
         match self {
-            Reason::Done => "-",
+            Reason::Done => "OK",
             Reason::Rejected(_) => "REJECTED",
             Reason::ClientTimeout => "CLIENT_TIMEOUT",
             Reason::ClientSlow => "CLIENT_SLOW",
@@ -215,12 +215,6 @@ impl Exchange {
         Exchange { idempotent: method.is_idempotent(), retries_left: retries, retries: 0, fresh_only: false }
     }
 
-    /// Whether this request may only go out on a fresh connection or one just proven alive: it could not be sent again
-    /// if a pooled connection turned out dead. `whole` says that all of it is in memory.
-    pub fn needs_proof(&self, whole: bool) -> bool {
-        !self.idempotent || !whole
-    }
-
     /// Decides after a failed attempt. `replayable`: every byte of the request that was sent is still in memory.
     pub fn failed(&mut self, trouble: Trouble, replayable: bool) -> Next {
         let may_repeat = match trouble {
@@ -259,7 +253,10 @@ mod tests {
 
     #[test]
     fn a_get_is_sent_again_only_before_the_first_response_byte() {
-        assert_eq!(next(Method::Get, Trouble::Closed { reused: false, handed: true }, true), Next::Retry { avoid: true });
+        assert_eq!(
+            next(Method::Get, Trouble::Closed { reused: false, handed: true }, true),
+            Next::Retry { avoid: true }
+        );
         assert!(matches!(next(Method::Get, Trouble::ClosedInHead, true), Next::Answer { status: 502, .. }));
         assert!(matches!(next(Method::Get, Trouble::HeadTimeout, true), Next::Answer { status: 504, .. }));
     }

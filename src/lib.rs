@@ -20,4 +20,5 @@ pub mod supervisor;
 
 pub mod access_log;
 pub mod control;
+pub mod doctor;
 pub mod worker;

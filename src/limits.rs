@@ -60,17 +60,33 @@ pub const FAILURES_TO_DOWN: u32 = 3;
 pub const HOLD_DOWN_SECONDS: u64 = 30;
 /// Milliseconds one recovery probe may take.
 pub const PROBE_TIMEOUT_MS: u64 = 5_000;
+/// Recovery probes under way at one time; more wait in line.
+pub const PROBES_MAX: usize = 128;
 /// Backends of one cluster that one exchange remembers as tried.
 pub const TRIED_MAX: usize = 16;
 
 /// Bytes of one request line on the control socket (a whole config file travels in one).
 pub const CONTROL_LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes that all clients of the control socket together may have in unfinished lines.
+pub const CONTROL_INPUT_BYTES_MAX: usize = 2 * CONTROL_LINE_BYTES_MAX;
+/// Seconds a client of the control socket may take for the rest of a line, or to read its answer.
+pub const CONTROL_STALL_SECONDS: u64 = 30;
 /// Clients of the control socket at one time.
 pub const CONTROL_CLIENTS_MAX: usize = 64;
 /// Lines a core may have queued at the log writer before lines are dropped and counted, in batches of `LOG_BATCH_BYTES`.
 pub const LOG_BATCHES_MAX: usize = 64;
 /// Bytes of log lines that one core collects before they are handed to the writer.
 pub const LOG_BATCH_BYTES: usize = 32 * 1024;
+/// Seconds between two resolutions of a name.
+pub const RESOLVE_SECONDS: u64 = 30;
+/// Seconds that the start and a reload wait for names; what has not resolved by then has no endpoints until it does.
+pub const RESOLVE_PATIENCE_SECONDS: u64 = 5;
+/// Threads that resolve names: so many may hang before the others wait.
+pub const RESOLVE_THREADS: usize = 4;
+/// Bytes of a request target that a log line shows; longer ones are cut.
+pub const LOG_PATH_BYTES_MAX: usize = 4096;
+/// Lines of the operational log that may wait for its writer before lines are dropped and counted.
+pub const SAY_LINES_MAX: usize = 1024;
 /// Bytes of a config file.
 pub const CONFIG_BYTES_MAX: usize = 32 * 1024 * 1024;
 

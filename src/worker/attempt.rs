@@ -85,8 +85,8 @@ enum Down {
     Answered,
     /// The response is delivered. `pool`: its connection may be used again, for as long as the backend said.
     Done { persist: bool, pool: Option<Option<u32>> },
-    /// It was cut within its body.
-    Cut(Reason),
+    /// It was cut within its body, or the client is gone.
+    Cut,
     /// 101 was sent: a tunnel follows.
     Upgraded,
 }
@@ -160,7 +160,7 @@ pub(super) async fn attempt<N: Net, C: Stream>(
             Uploaded::Done(behind) => (Some(Rest::Other(behind)), down),
             // What the upload has thrown away need not be waited for again.
             Uploaded::Stopped { drained } => {
-                let end = if matches!(down, Down::Cut(_)) { End::Reset } else { End::Close { linger: !drained } };
+                let end = if matches!(down, Down::Cut) { End::Reset } else { End::Close { linger: !drained } };
                 return Outcome::End(end);
             }
         }
@@ -191,7 +191,7 @@ pub(super) async fn attempt<N: Net, C: Stream>(
             turn.client_is_gone(tally);
             End::Close { linger: false }
         }
-        Down::Cut(_) => End::Reset,
+        Down::Cut => End::Reset,
         Down::Failed(_) | Down::Refused { .. } | Down::Answered => End::Close { linger: true },
     })
 }
@@ -342,10 +342,15 @@ async fn download<N: Net, C: Stream>(
         core.buffers.put(out);
     } else if !turn.send(out, tally).await {
         core.buffers.put(buf);
-        return Down::Cut(Reason::ClientAbort);
+        tally.reason = Reason::ClientAbort;
+        return Down::Cut;
     }
     if upgraded {
-        return if turn.send(buf, tally).await { Down::Upgraded } else { Down::Cut(Reason::ClientAbort) };
+        if turn.send(buf, tally).await {
+            return Down::Upgraded;
+        }
+        tally.reason = Reason::ClientAbort;
+        return Down::Cut;
     }
     let first = First { buf, body, clean, whole };
     match relay::deliver(turn, stream, flow, side.encoding, first, &mut tally.bytes).await {
@@ -356,7 +361,7 @@ async fn download<N: Net, C: Stream>(
         Delivered::Cut(reason) => {
             tally.reason = reason;
             turn.client_is_gone(tally);
-            Down::Cut(reason)
+            Down::Cut
         }
     }
 }
@@ -438,7 +443,7 @@ async fn conclude<N: Net, C: Stream>(
     tally: &mut Tally<N::Stream>,
 ) -> Down {
     let (status, reason) = match down {
-        Down::Failed(_) if turn.client_is_gone(tally) => return Down::Cut(Reason::ClientAbort),
+        Down::Failed(_) if turn.client_is_gone(tally) => return Down::Cut,
         Down::Failed(trouble) => {
             turn.core.blame(backend, trouble.blame(), sent);
             match state.failed(trouble, false) {
@@ -457,7 +462,7 @@ async fn conclude<N: Net, C: Stream>(
 fn stop_upload<N: Net, C: Stream>(turn: &Turn<'_, N, C>, stream: &N::Stream, flow: &Flow, down: &Down) {
     flow.stopping.set(true);
     turn.core.net.shutdown(stream.handle(), How::Both);
-    if matches!(down, Down::Cut(_)) {
+    if matches!(down, Down::Cut) {
         turn.core.net.shutdown(turn.stream.handle(), How::Read);
     } else {
         turn.core.net.shutdown(turn.stream.handle(), How::Write);

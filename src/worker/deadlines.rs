@@ -75,11 +75,6 @@ impl Slots {
         self.now.get()
     }
 
-    /// Busy connections.
-    pub fn len(&self) -> usize {
-        self.list.borrow().len()
-    }
-
     /// Opens a slot for a connection that becomes busy.
     pub fn open(self: &Rc<Self>, client: Handle) -> SlotGuard {
         let key = self.list.borrow_mut().insert(Slot {

@@ -15,6 +15,9 @@ pub mod net;
 mod pool;
 mod relay;
 mod session;
+pub mod start;
+
+pub use start::Start;
 
 use crate::access_log::Queue;
 use crate::config::ListenerId;
@@ -26,6 +29,8 @@ use crossbeam_channel::{Receiver, Sender};
 use deadlines::Slots;
 use idle::IdleRoom;
 use net::Net;
+use net::driver::Choice;
+use net::os::{Bell, Os};
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io::Write;
@@ -83,7 +88,7 @@ pub struct Links {
     /// Messages to control; bounded, never waited for.
     pub outbox: Sender<FromWorker>,
     /// Rings control's doorbell.
-    pub ring_control: Box<dyn Fn()>,
+    pub ring_control: Arc<dyn Fn() + Send + Sync>,
     /// This core's counters.
     pub stats: Arc<CoreStats>,
     /// This core's end of the access log.
@@ -103,7 +108,7 @@ pub struct Core<N: Net> {
     publisher: Arc<Publisher>,
     inbox: Receiver<ToWorker>,
     outbox: Sender<FromWorker>,
-    ring_control: Box<dyn Fn()>,
+    ring_control: Arc<dyn Fn() + Send + Sync>,
     stats: Arc<CoreStats>,
     log: RefCell<Queue>,
     view: RefCell<Rc<Arc<Snapshot>>>,
@@ -130,7 +135,32 @@ pub async fn run<N: Net, G: Gate<N>>(net: N, gate: G, links: Links) {
     core.net.spawn(ticks(core.clone()));
     core.drained().await;
     core.log.borrow_mut().flush();
-    core.tell(FromWorker::Drained { core: core.index, cut: core.cut.get() });
+    // This message is no hint: it waits for room in the channel.
+    while core.outbox.try_send(FromWorker::Drained { core: core.index, cut: core.cut.get() }).is_err() {
+        core.next_tick().await;
+    }
+    (core.ring_control)();
+}
+
+/// The thread of one core, on the real net and without any stage before the sessions. Returns only if the runtime cannot
+/// be made: a drained core sleeps until the process ends, because a runtime must not be dropped alive.
+pub fn start(start: Start) -> std::io::Result<()> {
+    let Start { core, cpu, choice, publisher, inbox, bell, outbox, ring_control, stats, log, .. } = start;
+    start_with(Plain, (choice, cpu, bell), Links { core, publisher, inbox, outbox, ring_control, stats, log })
+}
+
+/// [`start`] with another gate.
+pub fn start_with<G: Gate<Os>>(gate: G, runtime: (Choice, Option<usize>, Bell), links: Links) -> std::io::Result<()> {
+    let (choice, cpu, bell) = runtime;
+    if let Some(cpu) = cpu {
+        net::machine::pin(cpu)?;
+    }
+    net::driver::run(choice, &bell, async |net| {
+        run(net, gate, links).await;
+        loop {
+            std::thread::park();
+        }
+    })
 }
 
 /// Looks at the publisher and the inbox whenever the doorbell rings.

@@ -30,11 +30,12 @@ impl<S> Default for Pool<S> {
 }
 
 impl<S: Stream> Pool<S> {
-    /// Takes the hottest usable connection. `proven`: only one that neither bytes nor an end wait on.
-    pub fn check_out<N: Net<Stream = S>>(&self, net: &N, now: u32, proven: bool) -> Option<S> {
+    /// Takes the hottest connection that may still be used and was alive a moment ago: neither an end nor bytes wait on it.
+    /// Bytes would be an answer to nothing, and the next client's answer would come from them.
+    pub fn check_out<N: Net<Stream = S>>(&self, net: &N, now: u32) -> Option<S> {
         loop {
             let idle = self.idle.borrow_mut().pop()?;
-            if now < idle.until && (!proven || net.quiet(idle.stream.handle())) {
+            if now < idle.until && net.quiet(idle.stream.handle()) {
                 return Some(idle.stream);
             }
             idle.stream.close();
@@ -85,10 +86,5 @@ impl<S: Stream> Pool<S> {
     /// Closes all.
     pub fn close_all(&self) {
         self.idle.borrow_mut().drain(..).for_each(|idle| idle.stream.close());
-    }
-
-    /// Idle connections.
-    pub fn len(&self) -> usize {
-        self.idle.borrow().len()
     }
 }

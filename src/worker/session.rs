@@ -1,11 +1,11 @@
 //! One busy period of a client connection: head, exchange, head, exchange, until no byte is left or the connection ends.
 
 use super::attempt::{self, Outcome};
-use super::relay;
 use super::buffers::{Buf, Class};
 use super::clusters::{LocalBackend, LocalCluster, add};
 use super::deadlines::{Aim, Dir, SlotGuard};
 use super::net::{How, Net, Stream};
+use super::relay;
 use super::{ConnInfo, Core};
 use crate::access_log::Record;
 use crate::config::{HalfClose, LogTarget};
@@ -92,7 +92,7 @@ pub(super) struct Tally<S> {
     pub(super) bytes: u64,
     pub(super) reason: Reason,
     pub(super) retries: u32,
-    client: Option<IpAddr>,
+    pub(super) client: Option<IpAddr>,
     cluster: Option<Rc<LocalCluster<S>>>,
     backend: Option<Rc<LocalBackend<S>>>,
     began_us: u64,
@@ -233,7 +233,7 @@ async fn exchange<N: Net, C: Stream>(turn: &Turn<'_, N, C>, buf: Buf, tally: &mu
 }
 
 /// Routes, then attempts until one attempt ends well or no other is allowed.
-async fn run<N: Net, C: Stream>(turn: &Turn<'_, N, C>, mut buf: Buf, tally: &mut Tally<N::Stream>) -> (End, Buf) {
+async fn run<N: Net, C: Stream>(turn: &Turn<'_, N, C>, buf: Buf, tally: &mut Tally<N::Stream>) -> (End, Buf) {
     let (core, head) = (turn.core, turn.head);
     let mut state = None;
     let mut tried = Tried::default();
