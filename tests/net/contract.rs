@@ -242,19 +242,17 @@ fn fill<F: Fixture>(f: &F, stream: Rc<StreamOf<F>>) -> Started<(io::Result<()>, 
 
 pub async fn a_blocked_send_is_ended_by_shutdown<F: Fixture>(f: F) {
     for family in BOTH {
-        for how in [How::Write, How::Both] {
-            let (client, server) = pair(&f, family).await;
-            let server = Rc::new(server);
-            let sending = fill(&f, server.clone());
-            f.sleep_ms(100).await;
-            assert!(!sending.is_done());
-            f.net().shutdown(server.handle(), how);
-            let (result, left, sent) = sending.result(&f).await;
-            assert_eq!(result.unwrap_err().kind(), ErrorKind::BrokenPipe);
-            // What the buffer no longer holds went to the kernel, and from there to the client.
-            assert!(left > 0);
-            assert_eq!(recv_until(&client, usize::MAX).await.len(), sent);
-        }
+        let (client, server) = pair(&f, family).await;
+        let server = Rc::new(server);
+        let sending = fill(&f, server.clone());
+        f.sleep_ms(100).await;
+        assert!(!sending.is_done());
+        f.net().shutdown(server.handle(), How::Both);
+        let (result, left, sent) = sending.result(&f).await;
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::BrokenPipe);
+        // What the buffer no longer holds went to the kernel, and from there to the client.
+        assert!(left > 0);
+        assert_eq!(recv_until(&client, usize::MAX).await.len(), sent);
     }
 }
 
@@ -280,7 +278,7 @@ pub async fn a_send_to_a_closed_peer_fails_in_the_end<F: Fixture>(f: F) {
         client.close();
         f.sleep_ms(20).await;
         // TCP takes the first bytes and learns from their answer.
-        let (first, _) = server.send_all(buf(b"hello?")).await;
+        let (first, _) = server.send_all(buf(b"?")).await;
         assert_eq!(first.is_ok(), family == Family::Tcp);
         f.sleep_ms(20).await;
         let (result, left) = server.send_all(buf(b"hello?")).await;

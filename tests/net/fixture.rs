@@ -3,7 +3,7 @@
 use ringway::config::Io;
 use ringway::limits;
 use ringway::route::Endpoint;
-use ringway::worker::net::driver::{self, Choice};
+use ringway::worker::net::driver;
 use ringway::worker::net::mem::{Counts, Fault, Mem, MemListener, MemStream, Weather};
 use ringway::worker::net::os::{Bell, Os, OsListener, OsStream};
 use ringway::worker::net::{Net, Stream, listen};
@@ -195,8 +195,12 @@ impl Fixture for OsFixture {
 /// Real descriptors are counted and limited in these tests, so one runs at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-fn on_os<F: Future<Output = ()>>(choice: Choice, test: impl FnOnce(OsFixture) -> F + Send + 'static) {
+fn on_os<F: Future<Output = ()>>(io: Io, test: impl FnOnce(OsFixture) -> F + Send + 'static) {
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let choice = match driver::choose(io) {
+        Ok((choice, _)) => choice,
+        Err(steps) => return eprintln!("no ring on this machine: {}", steps[0]),
+    };
     let (done, wait) = mpsc::channel();
     let core = std::thread::spawn(move || {
         let bell = Bell::new().unwrap();
@@ -220,15 +224,12 @@ fn on_os<F: Future<Output = ()>>(choice: Choice, test: impl FnOnce(OsFixture) ->
 
 /// Runs a test on the ring; where the machine has none there is nothing to test.
 pub fn on_ring<F: Future<Output = ()>>(test: impl FnOnce(OsFixture) -> F + Send + 'static) {
-    match driver::choose(Io::Uring) {
-        Ok((choice, _)) => on_os(choice, test),
-        Err(steps) => eprintln!("no ring on this machine: {}", steps[0]),
-    }
+    on_os(Io::Uring, test);
 }
 
 /// Runs a test on epoll.
 pub fn on_epoll<F: Future<Output = ()>>(test: impl FnOnce(OsFixture) -> F + Send + 'static) {
-    on_os(Choice::Epoll, test);
+    on_os(Io::Epoll, test);
 }
 
 /// The net in memory.

@@ -285,7 +285,7 @@ impl World {
         if end.dead || !end.connected {
             return;
         }
-        let peer = end.peer;
+        let (peer, unix) = (end.peer, end.unix);
         if how != How::Write {
             end.read_shut = true;
         }
@@ -293,7 +293,10 @@ impl World {
             self.post(id, Packet::Fin);
         }
         self.wake_readers(id);
-        self.wake_writers(id);
+        // A Unix socket that is shut only for writing does not become writable by that.
+        if !unix || how == How::Both {
+            self.wake_writers(id);
+        }
         self.wake_writers(peer);
     }
 

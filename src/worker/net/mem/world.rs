@@ -367,7 +367,8 @@ impl World {
         }
         let Some(Op { kind: Kind::Send(_, bytes), outcome, .. }) = self.ops.get(&id) else { return };
         let (sent, all) = (outcome.sent, bytes.len());
-        let room = self.room_towards(self.ends[end].peer);
+        let before_reset = self.ends[end].reset_after_sent.unwrap_or(u64::MAX);
+        let room = self.room_towards(self.ends[end].peer).min(before_reset.try_into().unwrap_or(usize::MAX));
         if room == 0 {
             return;
         }
