@@ -30,9 +30,10 @@ pub struct Handle(pub i32);
 pub enum How {
     /// Wakes a waiting `recv` or `readable`; bytes already received are still delivered, then end of stream.
     Read,
-    /// Sends FIN; a blocked `send_all` fails.
+    /// Sends FIN; later sends fail. Not for a `send_all` that is under way: on epoll a blocked one on a Unix socket would
+    /// not notice.
     Write,
-    /// Both; every waiting operation ends.
+    /// Both; every waiting operation ends, a blocked `send_all` with an error.
     Both,
 }
 
