@@ -67,8 +67,6 @@ pub const PROBE_TIMEOUT_MS: u64 = 5_000;
 pub const PROBES_MAX: usize = 128;
 /// Milliseconds after which a probe whose verdict never came counts as failed.
 pub const PROBE_LOST_MS: u64 = 2 * PROBE_TIMEOUT_MS;
-/// Probes under way at one time; more wait for the next tick.
-pub const PROBES_MAX: usize = 256;
 /// Ticks by which the clocks of two cores may differ: one for their different beginnings, one for rounding.
 pub const CORE_SKEW_TICKS: u32 = 2;
 /// Addresses of one backend's name that are used, in ascending order.

@@ -46,7 +46,18 @@ pub trait Stream: 'static {
     async fn recv(&self, buf: Buf) -> (io::Result<usize>, Buf);
     /// Sends all filled bytes. The sent ones are consumed from `buf` also when it fails: a full `buf.len()` with an error
     /// means that not one byte was handed to the kernel.
-    async fn send_all(&self, buf: Buf) -> (io::Result<()>, Buf);
+    async fn send_all(&self, mut buf: Buf) -> (io::Result<()>, Buf) {
+        while !buf.is_empty() {
+            let sent;
+            (sent, buf) = self.send(buf).await;
+            match sent {
+                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buf),
+                Ok(_) => {}
+                Err(error) => return (Err(error), buf),
+            }
+        }
+        (Ok(()), buf)
+    }
     /// Sends some of the filled bytes, waiting until at least one can be sent. The sent ones are consumed from `buf`.
     async fn send(&self, buf: Buf) -> (io::Result<usize>, Buf);
     /// Its name.

@@ -153,26 +153,17 @@ impl Stream for OsStream {
         self.0.recv(buf).await
     }
 
-    async fn send(&self, buf: Buf) -> (io::Result<usize>, Buf) {
-        let (result, mut buf) = self.0.send(buf).await;
-        if let Ok(n) = result {
-            buf.consume(n);
-        }
-        (result, buf)
-    }
-
-    async fn send_all(&self, mut buf: Buf) -> (io::Result<()>, Buf) {
-        while !buf.is_empty() {
-            let (result, back) = self.0.send(buf).await;
-            buf = back;
+    async fn send(&self, mut buf: Buf) -> (io::Result<usize>, Buf) {
+        loop {
+            let result;
+            (result, buf) = self.0.send(buf).await;
             match result {
-                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buf),
                 Ok(n) => buf.consume(n),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return (Err(e), buf),
+                Err(ref e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => {}
             }
+            return (result, buf);
         }
-        (Ok(()), buf)
     }
 
     fn handle(&self) -> Handle {

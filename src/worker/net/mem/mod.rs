@@ -18,6 +18,7 @@ use run::Tasks;
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -236,13 +237,18 @@ impl Stream for MemStream {
         (outcome.result(), buf)
     }
 
-    async fn send_all(&self, mut buf: Buf) -> (io::Result<()>, Buf) {
+    async fn send(&self, mut buf: Buf) -> (io::Result<usize>, Buf) {
         if buf.is_empty() {
-            return (Ok(()), buf);
+            return (Ok(0), buf);
         }
-        let outcome = self.mem.wait(Kind::Send(self.end, buf.filled().to_vec())).await;
+        let part = self.mem.0.world.borrow_mut().dice.part_of(buf.len());
+        let outcome = self.mem.wait(Kind::Send(self.end, buf.filled()[..part].to_vec())).await;
         buf.consume(outcome.sent);
-        (outcome.result().map(drop), buf)
+        match outcome.result() {
+            // What was taken before the connection broke was sent; the next send tells.
+            Err(_) if outcome.sent > 0 => (Ok(outcome.sent), buf),
+            result => (result.map(|_| outcome.sent), buf),
+        }
     }
 
     fn handle(&self) -> Handle {
@@ -251,6 +257,11 @@ impl Stream for MemStream {
 
     fn close(self) {
         drop(self);
+    }
+
+    fn reset(self) {
+        let mem = self.mem.clone();
+        mem.reset(self);
     }
 }
 
@@ -275,6 +286,11 @@ impl Drop for MemListener {
 impl Net for Mem {
     type Stream = MemStream;
     type Listener = MemListener;
+
+    fn adopt(&self, _fd: OwnedFd) -> io::Result<MemListener> {
+        // The kernel's sockets are not of this world: listeners come from [`Mem::listen`].
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     async fn accept(&self, listener: &MemListener, out: &mut Vec<Accepted<MemStream>>) -> io::Result<()> {
         let outcome = self.wait(Kind::Accept(listener.door)).await;
