@@ -276,8 +276,10 @@ fn extension(at: Extension, byte: u8) -> Result<State, Fault> {
 mod tests {
     use super::*;
 
-    /// The payload and the bytes consumed, or the fault and where, for any split.
-    fn decode(input: &[u8], piece: usize) -> Result<(Vec<u8>, Vec<u8>, usize, bool), (Fault, usize)> {
+    /// Payload, trailers, bytes consumed, and whether the body is done; or the fault and where.
+    type Outcome = Result<(Vec<u8>, Vec<u8>, usize, bool), (Fault, usize)>;
+
+    fn decode(input: &[u8], piece: usize) -> Outcome {
         let mut decoder = Decoder::new();
         let mut payload = Vec::new();
         let mut at = 0;
@@ -298,7 +300,7 @@ mod tests {
         Ok((payload, decoder.trailers().to_vec(), at, decoder.is_done()))
     }
 
-    fn all_splits(input: &[u8]) -> Result<(Vec<u8>, Vec<u8>, usize, bool), (Fault, usize)> {
+    fn all_splits(input: &[u8]) -> Outcome {
         let whole = decode(input, input.len().max(1));
         for piece in [1, 2, 3, 5, 7] {
             assert_eq!(decode(input, piece), whole, "{:?}", input.escape_ascii().to_string());

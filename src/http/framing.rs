@@ -57,7 +57,7 @@ pub struct Evidence<'a> {
 ///
 /// The fields are judged also where no body can follow (HEAD, 1xx, 204, 304): a Content-Length that goes on to a client
 /// must be a number there too.
-pub(super) fn judge(message: Message, version: Version, coding: Evidence, length: Evidence) -> Result<Framing, Broken> {
+pub fn judge(message: Message, version: Version, coding: Evidence, length: Evidence) -> Result<Framing, Broken> {
     let declared = match (coding.value, length.value) {
         (None, None) => None,
         (None, Some(value)) => {

@@ -111,9 +111,11 @@ faults! {
 
 /// A broken rule and where: what parsing finds before anybody says whose message it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Broken {
-    pub(super) fault: Fault,
-    pub(super) at: usize,
+pub struct Broken {
+    /// The rule that was broken.
+    pub fault: Fault,
+    /// Offset of the first offending byte in the message.
+    pub at: usize,
 }
 
 impl Broken {
