@@ -6,6 +6,8 @@
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Field lines in one head or one trailer section.
 pub const FIELDS_MAX: usize = 100;
+/// Options in all Connection fields of one head: each is compared with every field name.
+pub const CONNECTION_OPTIONS_MAX: usize = 32;
 /// Empty lines tolerated before a request line (RFC 9112 section 2.2).
 pub const LEADING_EMPTY_LINES_MAX: usize = 4;
 /// Bytes of one chunk-size line with its extensions, CRLF included.

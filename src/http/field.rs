@@ -161,7 +161,7 @@ impl Fields {
     }
 
     /// The first field of this kind.
-    pub fn first(&self, known: Known) -> Option<&Field> {
+    pub fn first_of(&self, known: Known) -> Option<&Field> {
         if !self.has(known) {
             return None;
         }
@@ -170,7 +170,7 @@ impl Fields {
 
     /// Value of the first field of this kind; `bytes` is the head.
     pub fn value<'a>(&self, known: Known, bytes: &'a [u8]) -> Option<&'a [u8]> {
-        self.first(known).map(|f| f.value.of(bytes))
+        self.first_of(known).map(|f| f.value.of(bytes))
     }
 
     /// All fields of this kind, in order.
@@ -183,9 +183,7 @@ impl Fields {
     pub(super) fn nominate(&mut self, bytes: &[u8], option: &[u8]) {
         for field in &mut self.list[..self.len] {
             let name = field.name.of(bytes);
-            if name.len() == option.len()
-                && NOT_NOMINABLE & field.known.bit() == 0
-                && name.eq_ignore_ascii_case(option)
+            if name.len() == option.len() && NOT_NOMINABLE & field.known.bit() == 0 && name.eq_ignore_ascii_case(option)
             {
                 field.hop = true;
             }
@@ -409,8 +407,20 @@ mod tests {
             assert!(may_be_trailer(name.as_bytes()), "{name}");
         }
         for name in [
-            "Host", "Content-Length", "Transfer-Encoding", "Connection", "Authorization", "Set-Cookie", "Content-Type",
-            "X-Forwarded-For", "X_Forwarded_For", "a_b", "Trailer", "If-Match", "Upgrade", "Via",
+            "Host",
+            "Content-Length",
+            "Transfer-Encoding",
+            "Connection",
+            "Authorization",
+            "Set-Cookie",
+            "Content-Type",
+            "X-Forwarded-For",
+            "X_Forwarded_For",
+            "a_b",
+            "Trailer",
+            "If-Match",
+            "Upgrade",
+            "Via",
         ] {
             assert!(!may_be_trailer(name.as_bytes()), "{name}");
         }
