@@ -20,4 +20,6 @@ pub mod supervisor;
 
 pub mod access_log;
 pub mod control;
+pub mod demo;
+pub mod doctor;
 pub mod worker;

@@ -6,6 +6,8 @@
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Field lines in one head or one trailer section.
 pub const FIELDS_MAX: usize = 100;
+/// Options in all Connection fields of one head: each is compared with every field name.
+pub const CONNECTION_OPTIONS_MAX: usize = 32;
 /// Empty lines tolerated before a request line (RFC 9112 section 2.2).
 pub const LEADING_EMPTY_LINES_MAX: usize = 4;
 /// Bytes of one chunk-size line with its extensions, CRLF included.
@@ -19,6 +21,8 @@ pub const INTERIM_RESPONSES_MAX: u32 = 16;
 
 /// Free bytes before the first received byte of a pooled buffer: a chunk-size line or a rewritten head is put there.
 pub const BUFFER_HEADROOM: usize = 1024;
+/// Free bytes behind the last received byte of a pooled buffer: the framing behind a chunk is put there.
+pub const BUFFER_TAIL: usize = 64;
 /// Capacity of a small buffer: one head, or a 16 KiB body with its head in one read.
 pub const BUFFER_SMALL_BYTES: usize = 20 * 1024;
 /// Capacity of a large buffer: body relay after the first read.
@@ -52,23 +56,50 @@ pub const CLIENT_RATE_MIN: u64 = 240;
 /// Seconds of grace before that rate is asked for.
 pub const CLIENT_RATE_GRACE_SECONDS: u64 = 5;
 
+/// Bytes of a host name that is looked up (RFC 1035 section 2.3.4); a longer one matches only the default.
+pub const HOST_BYTES_MAX: usize = 255;
+
 /// Connect errors or resets before a head, in a row, that mark a backend down.
 pub const FAILURES_TO_DOWN: u32 = 3;
 /// Seconds a backend stays down before it is probed, and between two probes.
 pub const HOLD_DOWN_SECONDS: u64 = 30;
 /// Milliseconds one recovery probe may take.
 pub const PROBE_TIMEOUT_MS: u64 = 5_000;
+/// Recovery probes under way at one time; more wait in line.
+pub const PROBES_MAX: usize = 128;
+/// Milliseconds after which a probe whose verdict never came counts as failed.
+pub const PROBE_LOST_MS: u64 = 2 * PROBE_TIMEOUT_MS;
+/// Ticks by which the clocks of two cores may differ: one for their different beginnings, one for rounding.
+pub const CORE_SKEW_TICKS: u32 = 2;
+/// Addresses of one backend's name that are used, in ascending order.
+pub const ADDRESSES_PER_NAME_MAX: usize = 64;
+/// Seconds that a core may stay silent after its drain should have ended, before control stops without it.
+pub const DRAIN_GRACE_SECONDS: u64 = 2;
 /// Backends of one cluster that one exchange remembers as tried.
 pub const TRIED_MAX: usize = 16;
 
 /// Bytes of one request line on the control socket (a whole config file travels in one).
 pub const CONTROL_LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes that all clients of the control socket together may have in unfinished lines.
+pub const CONTROL_INPUT_BYTES_MAX: usize = 2 * CONTROL_LINE_BYTES_MAX;
+/// Seconds a client of the control socket may take for the rest of a line, or to read its answer.
+pub const CONTROL_STALL_SECONDS: u64 = 30;
 /// Clients of the control socket at one time.
 pub const CONTROL_CLIENTS_MAX: usize = 64;
 /// Lines a core may have queued at the log writer before lines are dropped and counted, in batches of `LOG_BATCH_BYTES`.
 pub const LOG_BATCHES_MAX: usize = 64;
 /// Bytes of log lines that one core collects before they are handed to the writer.
 pub const LOG_BATCH_BYTES: usize = 32 * 1024;
+/// Seconds between two resolutions of a name.
+pub const RESOLVE_SECONDS: u64 = 30;
+/// Seconds that the start and a reload wait for names; what has not resolved by then has no endpoints until it does.
+pub const RESOLVE_PATIENCE_SECONDS: u64 = 5;
+/// Threads that resolve names: so many may hang before the others wait.
+pub const RESOLVE_THREADS: usize = 4;
+/// Bytes of a request target that a log line shows; longer ones are cut.
+pub const LOG_PATH_BYTES_MAX: usize = 4096;
+/// Lines of the operational log that may wait for its writer before lines are dropped and counted.
+pub const SAY_LINES_MAX: usize = 1024;
 /// Bytes of a config file.
 pub const CONFIG_BYTES_MAX: usize = 32 * 1024 * 1024;
 
@@ -76,12 +107,14 @@ const _: () = {
     // Offsets into a head are 16 bits wide (`http::Span`).
     assert!(HEAD_BYTES_MAX <= u16::MAX as usize);
     // A head fits the buffer it is received into, behind the headroom, with room for a read.
-    assert!(BUFFER_HEADROOM + HEAD_BYTES_MAX < BUFFER_SMALL_BYTES);
+    assert!(BUFFER_HEADROOM + HEAD_BYTES_MAX + BUFFER_TAIL < BUFFER_SMALL_BYTES);
     // The benchmark's 16 KiB body and its head come in one read.
-    assert!(BUFFER_HEADROOM + 16 * 1024 + 512 <= BUFFER_SMALL_BYTES);
+    assert!(BUFFER_HEADROOM + 16 * 1024 + 512 + BUFFER_TAIL <= BUFFER_SMALL_BYTES);
     assert!(BUFFER_SMALL_BYTES < BUFFER_LARGE_BYTES);
     assert!(CHUNK_LINE_BYTES_MAX < BUFFER_HEADROOM);
     assert!(TRAILER_BYTES_MAX + CHUNK_LINE_BYTES_MAX < BUFFER_SMALL_BYTES - BUFFER_HEADROOM);
     assert!(RING_ENTRIES < RING_COMPLETIONS);
     assert!(TICK_MS == 1000);
+    // A lost probe is noticed before the next one is due.
+    assert!(PROBE_LOST_MS < HOLD_DOWN_SECONDS * 1000);
 };

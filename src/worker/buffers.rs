@@ -1,6 +1,8 @@
 //! Owned buffers of two sizes, pooled per core, last in first out so that the next user gets a cache-hot one.
 
 use crate::limits;
+use std::cell::{Cell, RefCell};
+use std::ops::Range;
 
 /// Which pool a buffer belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,6 +11,16 @@ pub enum Class {
     Small,
     /// `limits::BUFFER_LARGE_BYTES`
     Large,
+}
+
+impl Class {
+    /// Bytes of a buffer of this class, headroom included.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Class::Small => limits::BUFFER_SMALL_BYTES,
+            Class::Large => limits::BUFFER_LARGE_BYTES,
+        }
+    }
 }
 
 /// An owned buffer: `filled` bytes between a headroom and a spare tail. Never grows beyond its class.
@@ -22,17 +34,13 @@ pub struct Buf {
 impl Buf {
     /// A new empty buffer with `limits::BUFFER_HEADROOM` free bytes in front.
     pub fn new(class: Class) -> Buf {
-        let capacity = match class {
-            Class::Small => limits::BUFFER_SMALL_BYTES,
-            Class::Large => limits::BUFFER_LARGE_BYTES,
-        };
-        let mut buf = Buf { bytes: Vec::with_capacity(capacity), start: 0, class };
+        let mut buf = Buf { bytes: Vec::with_capacity(class.bytes()), start: 0, class };
         buf.clear();
         buf
     }
-    /// Empties it and restores the headroom.
+    /// Empties it and restores the headroom. Costs nothing: what stood in the headroom stays there, nobody reads it; only
+    /// a buffer that ends inside its headroom is filled up.
     pub fn clear(&mut self) {
-        self.bytes.clear();
         self.bytes.resize(limits::BUFFER_HEADROOM, 0);
         self.start = limits::BUFFER_HEADROOM;
     }
@@ -56,9 +64,9 @@ impl Buf {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// Free bytes behind the filled ones.
+    /// Free bytes behind the filled ones that may be received into; `limits::BUFFER_TAIL` more can be appended to.
     pub fn spare(&self) -> usize {
-        self.bytes.capacity() - self.bytes.len()
+        (self.bytes.capacity() - self.bytes.len()).saturating_sub(limits::BUFFER_TAIL)
     }
     /// Free bytes before the filled ones.
     pub fn headroom(&self) -> usize {
@@ -74,10 +82,35 @@ impl Buf {
         assert!(n <= self.len());
         self.bytes.truncate(self.start + n);
     }
+    /// Keeps only this range of the filled bytes, without moving them: what stood before it becomes headroom, what stood
+    /// behind it becomes spare.
+    pub fn keep(&mut self, range: Range<usize>) {
+        assert!(range.start <= range.end && range.end <= self.len());
+        self.bytes.truncate(self.start + range.end);
+        self.start += range.start;
+    }
+    /// Moves the filled bytes from `at` on to the end of `into`; `false` (and nothing done) if there is no room. This is
+    /// how bytes of a next message leave a buffer whose first part is framed in place.
+    #[must_use]
+    pub fn move_tail(&mut self, at: usize, into: &mut Buf) -> bool {
+        let fits = into.append(&self.filled()[at..]);
+        if fits {
+            self.truncate(at);
+        }
+        fits
+    }
+    /// Moves the first `head` filled bytes forward so that they end at offset `to` of the filled bytes; what stood between
+    /// is gone.
+    pub fn close_gap(&mut self, head: usize, to: usize) {
+        assert!(head <= to && to <= self.len());
+        let start = self.start;
+        self.start += to - head;
+        self.bytes.copy_within(start..start + head, self.start);
+    }
     /// Appends; `false` (and nothing done) if there is no room.
     #[must_use]
     pub fn append(&mut self, bytes: &[u8]) -> bool {
-        let fits = bytes.len() <= self.spare();
+        let fits = bytes.len() <= self.bytes.capacity() - self.bytes.len();
         if fits {
             self.bytes.extend_from_slice(bytes);
         }
@@ -105,5 +138,165 @@ impl Buf {
             self.bytes.truncate(limits::BUFFER_HEADROOM + len);
             self.start = limits::BUFFER_HEADROOM;
         }
+    }
+}
+
+/// The buffers of one core. Free ones are handed out last in first out; how many are kept, and how many large ones are
+/// out at one time, is bounded by `limits`.
+#[derive(Debug, Default)]
+pub struct Pool {
+    small: Shelf,
+    large: Shelf,
+}
+
+/// One class's free buffers and the number of those handed out.
+#[derive(Debug, Default)]
+struct Shelf {
+    free: RefCell<Vec<Buf>>,
+    in_use: Cell<usize>,
+}
+
+impl Shelf {
+    fn take(&self, class: Class) -> Buf {
+        self.in_use.set(self.in_use.get() + 1);
+        let free = self.free.borrow_mut().pop();
+        free.unwrap_or_else(|| Buf::new(class))
+    }
+
+    fn put(&self, mut buf: Buf, kept: usize) {
+        let in_use = self.in_use.get();
+        assert!(in_use > 0, "a buffer comes back that was never taken");
+        self.in_use.set(in_use - 1);
+        // A buffer that was made to grow would sit in the pool as something it is not.
+        if buf.bytes.capacity() != buf.class.bytes() {
+            return;
+        }
+        let mut free = self.free.borrow_mut();
+        if free.len() < kept {
+            buf.clear();
+            free.push(buf);
+        }
+    }
+}
+
+impl Pool {
+    /// An empty pool; it fills as buffers come back.
+    pub fn new() -> Pool {
+        Pool::default()
+    }
+
+    /// An empty buffer. When `limits::BUFFERS_LARGE_MAX` large ones are out, a small one is given for a large one: look at
+    /// its class where that matters.
+    pub fn take(&self, class: Class) -> Buf {
+        match class {
+            Class::Small => self.small.take(class),
+            Class::Large => self.take_large().unwrap_or_else(|| self.small.take(Class::Small)),
+        }
+    }
+
+    /// An empty large buffer, or none if `limits::BUFFERS_LARGE_MAX` are out.
+    pub fn take_large(&self) -> Option<Buf> {
+        (self.large.in_use.get() < limits::BUFFERS_LARGE_MAX).then(|| self.large.take(Class::Large))
+    }
+
+    /// Takes a buffer back, whatever it holds.
+    pub fn put(&self, buf: Buf) {
+        match buf.class {
+            Class::Small => self.small.put(buf, limits::BUFFERS_SMALL_KEPT),
+            Class::Large => self.large.put(buf, limits::BUFFERS_LARGE_KEPT),
+        }
+    }
+
+    /// Buffers of this class that are handed out now.
+    pub fn in_use(&self, class: Class) -> usize {
+        match class {
+            Class::Small => self.small.in_use.get(),
+            Class::Large => self.large.in_use.get(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cleared_buffer_has_its_headroom_whatever_it_held() {
+        let mut buf = Buf::new(Class::Small);
+        assert_eq!((buf.len(), buf.headroom()), (0, limits::BUFFER_HEADROOM));
+        let spare = buf.spare();
+        assert!(buf.append(&[7; 3000]));
+        buf.consume(2000);
+        buf.clear();
+        assert_eq!((buf.len(), buf.headroom(), buf.spare()), (0, limits::BUFFER_HEADROOM, spare));
+        // Ends inside the headroom.
+        assert!(buf.prepend(&[1; 1000]));
+        buf.truncate(1);
+        buf.clear();
+        assert_eq!((buf.len(), buf.headroom(), buf.spare()), (0, limits::BUFFER_HEADROOM, spare));
+    }
+
+    #[test]
+    fn keep_moves_nothing_and_gives_both_sides_back() {
+        let mut buf = Buf::new(Class::Small);
+        assert!(buf.append(b"5\r\nhello\r\nGET"));
+        let (headroom, spare, at) = (buf.headroom(), buf.spare(), buf.filled().as_ptr());
+        buf.keep(3..8);
+        assert_eq!(buf.filled(), b"hello");
+        assert_eq!((buf.headroom(), buf.spare()), (headroom + 3, spare + 5));
+        assert_eq!(buf.filled().as_ptr(), at.wrapping_add(3));
+        assert!(buf.prepend(b"5\r\n") && buf.append(b"\r\n"));
+        assert_eq!(buf.filled(), b"5\r\nhello\r\n");
+        buf.keep(0..0);
+        assert!(buf.is_empty());
+    }
+
+    #[test]
+    fn the_tail_moves_whole_or_not_at_all() {
+        let (mut buf, mut next) = (Buf::new(Class::Large), Buf::new(Class::Small));
+        assert!(buf.append(b"bodyGET / HTTP/1.1"));
+        assert!(buf.move_tail(4, &mut next));
+        assert_eq!((buf.filled(), next.filled()), (&b"body"[..], &b"GET / HTTP/1.1"[..]));
+        assert!(buf.append(&[0; 40_000]));
+        assert!(!buf.move_tail(4, &mut next));
+        assert_eq!((buf.len(), next.len()), (40_004, 14));
+    }
+
+    #[test]
+    fn the_last_buffer_put_is_the_first_taken_and_comes_back_empty() {
+        let pool = Pool::new();
+        let (first, mut second) = (pool.take(Class::Small), pool.take(Class::Small));
+        assert_eq!(pool.in_use(Class::Small), 2);
+        assert!(second.append(b"left over"));
+        let at = second.bytes.as_ptr();
+        pool.put(first);
+        pool.put(second);
+        let again = pool.take(Class::Small);
+        assert_eq!((again.bytes.as_ptr(), again.len(), again.headroom()), (at, 0, limits::BUFFER_HEADROOM));
+        pool.put(again);
+        assert_eq!(pool.in_use(Class::Small), 0);
+    }
+
+    #[test]
+    fn large_buffers_are_bounded_and_pumps_fall_back_to_small_ones() {
+        let pool = Pool::new();
+        let out: Vec<Buf> = std::iter::from_fn(|| pool.take_large()).collect();
+        assert_eq!(out.len(), limits::BUFFERS_LARGE_MAX);
+        let instead = pool.take(Class::Large);
+        assert_eq!(instead.class(), Class::Small);
+        pool.put(instead);
+        out.into_iter().for_each(|buf| pool.put(buf));
+        assert_eq!((pool.in_use(Class::Large), pool.in_use(Class::Small)), (0, 0));
+        assert_eq!(pool.large.free.borrow().len(), limits::BUFFERS_LARGE_KEPT);
+        assert_eq!(pool.take(Class::Large).class(), Class::Large);
+    }
+
+    #[test]
+    fn a_grown_buffer_is_dropped() {
+        let pool = Pool::new();
+        let mut buf = pool.take(Class::Small);
+        buf.vec().extend_from_slice(&[0; limits::BUFFER_SMALL_BYTES]);
+        pool.put(buf);
+        assert_eq!((pool.in_use(Class::Small), pool.small.free.borrow().len()), (0, 0));
     }
 }

@@ -1,1 +1,0 @@
-//! The access log: lines made by workers, written by a thread of its own.

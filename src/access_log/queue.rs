@@ -1,0 +1,162 @@
+//! One core's end of the access log: lines collected into batches, batches handed to the writer, never waiting.
+
+use super::line::{LINE_BYTES_MAX, Record, format};
+use super::writer::Message;
+use crate::config::LogFormat;
+use crate::event::CoreStats;
+use crate::limits;
+use crossbeam_channel::{Receiver, Sender};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// One core's queue. It owns up to `limits::LOG_BATCHES_MAX` buffers, made on first need; each is here, under way to the
+/// writer, or on its way back, so that the steady state allocates nothing and the channel to the writer is never full.
+#[derive(Debug)]
+pub struct Queue {
+    core: usize,
+    batch: Vec<u8>,
+    /// Buffers made so far, the one in `batch` included.
+    buffers: usize,
+    to_writer: Sender<Message>,
+    spent: Receiver<Vec<u8>>,
+    stats: Arc<CoreStats>,
+}
+
+impl Queue {
+    pub(super) fn new(
+        core: usize,
+        to_writer: Sender<Message>,
+        spent: Receiver<Vec<u8>>,
+        stats: Arc<CoreStats>,
+    ) -> Queue {
+        Queue { core, batch: Vec::new(), buffers: 0, to_writer, spent, stats }
+    }
+
+    /// Adds the line for one exchange. If the batch is full and no other buffer is free, because the writer is stuck or
+    /// slower than the lines come, the line is dropped and counted in [`CoreStats::log_dropped`].
+    pub fn add(&mut self, record: &Record, how: LogFormat) {
+        if self.batch.capacity() - self.batch.len() < LINE_BYTES_MAX && !self.next_batch() {
+            return self.dropped(1);
+        }
+        format(record, how, &mut self.batch);
+    }
+
+    /// Hands what was collected to the writer. To be called once per tick, and before this core says `Drained`.
+    pub fn flush(&mut self) {
+        // With no free buffer the lines stay where they are until there is one.
+        if !self.batch.is_empty() {
+            self.next_batch();
+        }
+    }
+
+    /// Exchanges the batch for an empty one; `false` if there is none, which leaves all as it was.
+    fn next_batch(&mut self) -> bool {
+        let empty = match self.spent.try_recv() {
+            Ok(buffer) => buffer,
+            Err(_) if self.buffers < limits::LOG_BATCHES_MAX => {
+                self.buffers += 1;
+                Vec::with_capacity(limits::LOG_BATCH_BYTES)
+            }
+            Err(_) => return false,
+        };
+        let full = std::mem::replace(&mut self.batch, empty);
+        if full.capacity() == 0 {
+            // The placeholder of a new queue.
+            return true;
+        }
+        if let Err(refused) = self.to_writer.try_send(Message::Batch { core: self.core, bytes: full }) {
+            // The writer's thread has ended: the process is about to.
+            let Message::Batch { bytes, .. } = refused.into_inner() else { return true };
+            self.dropped(bytes.iter().filter(|b| **b == b'\n').count() as u64);
+            self.buffers -= 1;
+        }
+        true
+    }
+
+    fn dropped(&self, lines: u64) {
+        let counter = &self.stats.log_dropped;
+        counter.store(counter.load(Relaxed) + lines, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossbeam_channel::bounded;
+
+    fn record(path: &[u8]) -> Record<'_> {
+        Record {
+            time: 0,
+            client: None,
+            method: b"GET",
+            host: b"h",
+            path,
+            status: 200,
+            bytes: 0,
+            duration_us: 0,
+            cluster: None,
+            backend: None,
+            retries: 0,
+            generation: 1,
+            reason: "OK",
+        }
+    }
+
+    #[test]
+    fn a_stuck_writer_costs_lines_and_every_one_is_counted() {
+        let (to_writer, from_queue) = bounded(limits::LOG_BATCHES_MAX);
+        let (_back, spent) = bounded(limits::LOG_BATCHES_MAX);
+        let stats = Arc::new(CoreStats::default());
+        let mut queue = Queue::new(0, to_writer, spent, stats.clone());
+        let path = vec![b'x'; 3000];
+        let lines = 2 * limits::LOG_BATCHES_MAX * limits::LOG_BATCH_BYTES / 3000;
+        for _ in 0..lines {
+            queue.add(&record(&path), LogFormat::Json);
+        }
+        queue.flush();
+        let written: usize = from_queue
+            .try_iter()
+            .map(|m| match m {
+                Message::Batch { bytes, .. } => {
+                    assert_eq!(bytes.capacity(), limits::LOG_BATCH_BYTES);
+                    bytes.iter().filter(|b| **b == b'\n').count()
+                }
+                Message::Look => 0,
+            })
+            .sum();
+        let kept = queue.batch.iter().filter(|b| **b == b'\n').count();
+        let dropped = stats.log_dropped.load(Relaxed) as usize;
+        assert!(dropped > 0);
+        assert_eq!(written + kept + dropped, lines);
+    }
+
+    #[test]
+    fn buffers_come_back_and_no_more_than_needed_are_made() {
+        let (to_writer, from_queue) = bounded(limits::LOG_BATCHES_MAX);
+        let (back, spent) = bounded(limits::LOG_BATCHES_MAX);
+        let mut queue = Queue::new(3, to_writer, spent, Arc::default());
+        for _ in 0..100 {
+            queue.add(&record(b"/"), LogFormat::Text);
+            queue.flush();
+            let Ok(Message::Batch { core: 3, mut bytes }) = from_queue.try_recv() else { panic!("a batch") };
+            assert_eq!(bytes.iter().filter(|b| **b == b'\n').count(), 1);
+            bytes.clear();
+            back.try_send(bytes).expect("room for every buffer");
+        }
+        assert_eq!(queue.buffers, 2);
+        queue.flush();
+        assert!(from_queue.is_empty(), "an empty batch is not sent");
+    }
+
+    #[test]
+    fn lines_for_a_writer_that_has_ended_are_counted() {
+        let (to_writer, from_queue) = bounded(limits::LOG_BATCHES_MAX);
+        let (_back, spent) = bounded(limits::LOG_BATCHES_MAX);
+        let stats = Arc::new(CoreStats::default());
+        let mut queue = Queue::new(0, to_writer, spent, stats.clone());
+        drop(from_queue);
+        queue.add(&record(b"/"), LogFormat::Text);
+        queue.flush();
+        assert_eq!(stats.log_dropped.load(Relaxed), 1);
+    }
+}

@@ -1,0 +1,2 @@
+//! `ringway demo`
+mod backend;

@@ -1,0 +1,450 @@
+//! The real net, on the ring and on epoll alike: monoio moves the bytes, libc does what monoio does not or does badly
+//! (accept in batches and close-on-exec, connect with a handle from the first instant, close without a submission).
+//!
+//! Every descriptor, TCP, Unix, eventfd or timerfd, is driven through monoio's `UnixStream`: it wraps any descriptor, and
+//! its operations never look at the family. So one type serves both families, and both drivers.
+
+use super::{Accepted, Handle, How, Net, Stream};
+use crate::limits;
+use crate::route::Endpoint;
+use crate::worker::buffers::Buf;
+use monoio::buf::{IoBuf, IoBufMut};
+use monoio::io::{AsyncReadRent, AsyncWriteRent};
+use monoio::net::UnixStream;
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use std::cell::{Cell, UnsafeCell};
+use std::future::Future;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// The spare tail of a buffer, for a receive: written by the kernel, never zeroed before.
+struct Tail(Buf);
+
+// SAFETY: pointer and length name the spare capacity of a heap block that the wrapped buffer owns and that nothing can
+// reach while the operation owns the wrapper; moving the wrapper does not move the block.
+unsafe impl IoBufMut for Tail {
+    fn write_ptr(&mut self) -> *mut u8 {
+        self.0.vec().spare_capacity_mut().as_mut_ptr().cast()
+    }
+    fn bytes_total(&mut self) -> usize {
+        self.0.spare()
+    }
+    unsafe fn set_init(&mut self, n: usize) {
+        let bytes = self.0.vec();
+        let len = bytes.len() + n;
+        // SAFETY: the kernel has written `n` bytes behind the initialised ones, into at most the spare capacity.
+        unsafe { bytes.set_len(len) }
+    }
+}
+
+/// The filled bytes of a buffer, for a send.
+struct Filled(Buf);
+
+// SAFETY: as for `Tail`; the filled bytes are initialised.
+unsafe impl IoBuf for Filled {
+    fn read_ptr(&self) -> *const u8 {
+        self.0.filled().as_ptr()
+    }
+    fn bytes_init(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// A descriptor of this core's driver. Knows how many operations are under way, so that it can be closed with one plain
+/// close(2) when there is none: monoio's own drop costs a Close submission, and a cancel, and a heap cell.
+struct Driven {
+    io: ManuallyDrop<UnsafeCell<UnixStream>>,
+    /// Operations that were begun and whose futures have not ended. One dropped half-way stays counted for ever.
+    under_way: Cell<u32>,
+}
+
+impl Driven {
+    fn new(fd: OwnedFd) -> io::Result<Driven> {
+        let io = UnixStream::from_std(fd.into())?;
+        Ok(Driven { io: ManuallyDrop::new(UnsafeCell::new(io)), under_way: Cell::new(0) })
+    }
+
+    fn io(&self) -> &UnixStream {
+        // SAFETY: shared access; the exclusive borrows in `recv` and `send` last for one call that does not come back here.
+        unsafe { &*self.io.get() }
+    }
+
+    fn fd(&self) -> RawFd {
+        self.io().as_raw_fd()
+    }
+
+    fn begin(&self) {
+        self.under_way.set(self.under_way.get() + 1);
+    }
+
+    fn end(&self) {
+        self.under_way.set(self.under_way.get() - 1);
+    }
+
+    // `readable` with `false`: the epoll driver answers the relaxed one from a stale flag and would spin.
+    async fn readable(&self) -> io::Result<()> {
+        self.begin();
+        let result = self.io().readable(false).await;
+        self.end();
+        result
+    }
+
+    async fn writable(&self) -> io::Result<()> {
+        self.begin();
+        let result = self.io().writable(false).await;
+        self.end();
+        result
+    }
+
+    async fn recv(&self, buf: Buf) -> (io::Result<usize>, Buf) {
+        self.begin();
+        // SAFETY: monoio asks for `&mut` only to keep two readers apart. The call clones the descriptor's count into the
+        // operation and the future it returns touches nothing of `self`; a send under way is in the same position.
+        let operation = unsafe { &mut *self.io.get() }.read(Tail(buf));
+        let (result, Tail(buf)) = operation.await;
+        self.end();
+        (result, buf)
+    }
+
+    async fn send(&self, buf: Buf) -> (io::Result<usize>, Buf) {
+        self.begin();
+        // SAFETY: as in `recv`. monoio sends with MSG_NOSIGNAL.
+        let operation = unsafe { &mut *self.io.get() }.write(Filled(buf));
+        let (result, Filled(buf)) = operation.await;
+        self.end();
+        (result, buf)
+    }
+}
+
+impl AsFd for Driven {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is open as long as `self` lives.
+        unsafe { BorrowedFd::borrow_raw(self.fd()) }
+    }
+}
+
+impl Drop for Driven {
+    fn drop(&mut self) {
+        // SAFETY: taken once, here, and not touched afterwards.
+        let io = unsafe { ManuallyDrop::take(&mut self.io) }.into_inner();
+        // `into_raw_fd` panics while an operation shares the descriptor, which only one dropped half-way can do: then
+        // monoio cancels it and closes when the kernel is done with it.
+        if self.under_way.get() == 0 {
+            // SAFETY: `into_raw_fd` gives up the ownership of an open descriptor.
+            drop(unsafe { OwnedFd::from_raw_fd(io.into_raw_fd()) });
+        }
+    }
+}
+
+/// A TCP or Unix stream.
+pub struct OsStream(Driven);
+
+impl Stream for OsStream {
+    async fn readable(&self) -> io::Result<()> {
+        self.0.readable().await
+    }
+
+    async fn recv(&self, buf: Buf) -> (io::Result<usize>, Buf) {
+        assert!(buf.spare() > 0, "a receive into nothing would look like the end of the stream");
+        self.0.recv(buf).await
+    }
+
+    async fn send(&self, mut buf: Buf) -> (io::Result<usize>, Buf) {
+        loop {
+            let result;
+            (result, buf) = self.0.send(buf).await;
+            match result {
+                Ok(n) => buf.consume(n),
+                Err(ref e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => {}
+            }
+            return (result, buf);
+        }
+    }
+
+    fn handle(&self) -> Handle {
+        Handle(self.0.fd())
+    }
+
+    fn close(self) {
+        drop(self);
+    }
+
+    fn reset(self) {
+        // Where the option cannot be set the plain close has to do.
+        let _ = SockRef::from(&self.0).set_linger(Some(std::time::Duration::ZERO));
+    }
+}
+
+/// A listening socket, TCP or Unix.
+pub struct OsListener {
+    io: Driven,
+    closing: Cell<bool>,
+}
+
+/// A core's doorbell: any thread rings it, the core hears it in [`Net::rung`]. Rings between two looks count as one.
+#[derive(Clone, Debug)]
+pub struct Bell(Arc<OwnedFd>);
+
+impl Bell {
+    /// A new bell, an eventfd.
+    pub fn new() -> io::Result<Bell> {
+        // SAFETY: a plain call.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
+        Ok(Bell(Arc::new(owned(fd)?)))
+    }
+
+    /// Rings. Never waits: a bell that cannot be rung any louder is already ringing.
+    pub fn ring(&self) {
+        let one = 1u64.to_ne_bytes();
+        // SAFETY: eight readable bytes. The one possible error, EAGAIN, means that the counter is full.
+        unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+    }
+}
+
+/// The net of one core; lives on the thread of its runtime (see [`super::driver::run`]).
+#[derive(Clone)]
+pub struct Os(Rc<Core>);
+
+struct Core {
+    timer: Driven,
+    bell: Driven,
+    began_us: u64,
+}
+
+impl Os {
+    /// Starts the core's clock; the runtime must be running.
+    pub(super) fn new(bell: &Bell) -> io::Result<Os> {
+        let (timer, began_us) = second_timer()?;
+        let core = Core { timer: Driven::new(timer)?, bell: Driven::new(bell.0.try_clone()?)?, began_us };
+        Ok(Os(Rc::new(core)))
+    }
+
+    /// Takes a bound and listening socket; makes it non-blocking.
+    pub fn listener(&self, fd: OwnedFd) -> io::Result<OsListener> {
+        SockRef::from(&fd).set_nonblocking(true)?;
+        Ok(OsListener { io: Driven::new(fd)?, closing: Cell::new(false) })
+    }
+
+    /// Takes a connected socket; makes it non-blocking.
+    pub fn stream(&self, fd: OwnedFd) -> io::Result<OsStream> {
+        SockRef::from(&fd).set_nonblocking(true)?;
+        Ok(OsStream(Driven::new(fd)?))
+    }
+
+    async fn connect_ip(&self, to: SocketAddr, started: impl FnOnce(Handle)) -> io::Result<OsStream> {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), None)?;
+        socket.set_nodelay(true)?;
+        started(Handle(socket.as_raw_fd()));
+        let begun = socket.connect(&to.into());
+        // Given to the driver only now: an unconnected socket is born with POLLHUP, which epoll would remember.
+        let io = Driven::new(socket.into())?;
+        match begun {
+            Ok(()) => return Ok(OsStream(io)),
+            Err(e) if e.raw_os_error() == Some(libc::EINPROGRESS) => {}
+            Err(e) => return Err(e),
+        }
+        io.writable().await?;
+        match SockRef::from(&io).take_error()? {
+            None => Ok(OsStream(io)),
+            Some(e) => Err(e),
+        }
+    }
+
+    fn connect_unix(&self, to: &std::path::Path, started: impl FnOnce(Handle)) -> io::Result<OsStream> {
+        let address = SockAddr::unix(to)?;
+        let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+        started(Handle(socket.as_raw_fd()));
+        // A Unix connect is done at once or not at all: with a full queue there is EAGAIN, and no event ever follows.
+        socket.connect(&address).map_err(|e| match e.kind() {
+            io::ErrorKind::WouldBlock => {
+                let why = format!("{}: the queue of connections is full", to.display());
+                io::Error::new(io::ErrorKind::WouldBlock, why)
+            }
+            _ => e,
+        })?;
+        Ok(OsStream(Driven::new(socket.into())?))
+    }
+}
+
+impl Net for Os {
+    type Stream = OsStream;
+    type Listener = OsListener;
+
+    fn adopt(&self, fd: OwnedFd) -> io::Result<OsListener> {
+        self.listener(fd)
+    }
+
+    async fn accept(&self, listener: &OsListener, out: &mut Vec<Accepted<OsStream>>) -> io::Result<()> {
+        let before = out.len();
+        loop {
+            // A listener on its way out is only emptied: its wake-up came already.
+            if !listener.closing.get() {
+                listener.io.readable().await?;
+            }
+            for _ in 0..limits::ACCEPT_BATCH {
+                match accept_one(listener.io.fd()) {
+                    Ok((fd, peer)) => out.push(Accepted { stream: OsStream(Driven::new(fd)?), peer }),
+                    Err(e) => match e.raw_os_error() {
+                        Some(libc::EAGAIN) => break,
+                        // Of this one connection, not of the listener: accept(2), "Error handling".
+                        Some(
+                            libc::EINTR
+                            | libc::ECONNABORTED
+                            | libc::EPROTO
+                            | libc::ENETDOWN
+                            | libc::ENETUNREACH
+                            | libc::EHOSTDOWN
+                            | libc::EHOSTUNREACH
+                            | libc::ENONET
+                            | libc::ENOPROTOOPT
+                            | libc::EOPNOTSUPP,
+                        ) => {}
+                        _ if out.len() > before && e.kind() == io::ErrorKind::InvalidInput => break,
+                        _ => return Err(e),
+                    },
+                }
+            }
+            if out.len() > before {
+                return Ok(());
+            }
+            if listener.closing.get() {
+                shut(listener.io.fd(), libc::SHUT_RDWR);
+                return Err(io::ErrorKind::NotConnected.into());
+            }
+        }
+    }
+
+    fn close_listener(&self, listener: &OsListener) {
+        listener.closing.set(true);
+        // shutdown(2) would reset what is queued. If something is, accept is about to wake by itself.
+        if poll(listener.io.fd(), libc::POLLIN) == 0 {
+            shut(listener.io.fd(), libc::SHUT_RDWR);
+        }
+    }
+
+    async fn connect(&self, to: &Endpoint, started: impl FnOnce(Handle)) -> io::Result<OsStream> {
+        match to {
+            Endpoint::Ip(address) => self.connect_ip(*address, started).await,
+            Endpoint::Unix(path) => self.connect_unix(path, started),
+        }
+    }
+
+    fn shutdown(&self, handle: Handle, how: How) {
+        let how = match how {
+            How::Read => libc::SHUT_RD,
+            How::Write => libc::SHUT_WR,
+            How::Both => libc::SHUT_RDWR,
+        };
+        shut(handle.0, how);
+    }
+
+    fn gone(&self, handle: Handle, fin: bool) -> bool {
+        let fin = if fin { libc::POLLRDHUP } else { 0 };
+        poll(handle.0, fin) != 0
+    }
+
+    fn quiet(&self, handle: Handle) -> bool {
+        poll(handle.0, libc::POLLIN | libc::POLLRDHUP) == 0
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        drop(monoio::spawn(task));
+    }
+
+    async fn tick(&self) -> u32 {
+        count(&self.0.timer).await;
+        ((clock_us() - self.0.began_us) / (limits::TICK_MS * 1000)) as u32
+    }
+
+    async fn rung(&self) {
+        count(&self.0.bell).await;
+    }
+
+    fn now_us(&self) -> u64 {
+        clock_us()
+    }
+
+    fn unix_seconds(&self) -> u64 {
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |t| t.as_secs())
+    }
+
+    fn seed(&self) -> u64 {
+        let mut seed = [0u8; 8];
+        // SAFETY: eight writable bytes. Eight bytes are never interrupted, and where the call is forbidden the clock has
+        // to do: nothing secret depends on it.
+        let n = unsafe { libc::getrandom(seed.as_mut_ptr().cast(), seed.len(), libc::GRND_NONBLOCK) };
+        if n == 8 { u64::from_ne_bytes(seed) } else { clock_us().wrapping_mul(0x9E37_79B9_7F4A_7C15) }
+    }
+}
+
+/// A descriptor from a call that returns -1 on failure.
+fn owned(fd: RawFd) -> io::Result<OwnedFd> {
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: just opened, owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn accept_one(listener: RawFd) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: storage and length come from socket2, and the kernel fills them as accept4(2) says.
+    let accepted =
+        unsafe { SockAddr::try_init(|storage, len| owned(libc::accept4(listener, storage.cast(), len, flags))) };
+    accepted.map(|(fd, address)| (fd, address.as_socket()))
+}
+
+fn shut(fd: RawFd, how: libc::c_int) {
+    // SAFETY: a plain call. An unconnected or already shut down socket is no matter.
+    unsafe { libc::shutdown(fd, how) };
+}
+
+/// What of `events` (and POLLHUP, POLLERR) is true now; 0 also if the kernel refuses to say.
+fn poll(fd: RawFd, events: libc::c_short) -> libc::c_short {
+    let mut one = libc::pollfd { fd, events, revents: 0 };
+    // SAFETY: one valid pollfd.
+    let n = unsafe { libc::poll(&mut one, 1, 0) };
+    if n == 1 { one.revents } else { 0 }
+}
+
+/// Waits until the counter of an eventfd or timerfd is not 0, and takes it.
+async fn count(counter: &Driven) {
+    loop {
+        // An error here can only be a passing want of memory in the kernel; the read below tells.
+        let _ = counter.readable().await;
+        let mut taken = [0u8; 8];
+        // SAFETY: eight writable bytes.
+        if unsafe { libc::read(counter.fd(), taken.as_mut_ptr().cast(), taken.len()) } == 8 {
+            return;
+        }
+    }
+}
+
+fn clock_us() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a valid timespec; this clock always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1000
+}
+
+/// A timer that fires each `limits::TICK_MS` from now on, and the microsecond at which it began. Absolute times, so that
+/// the k-th expiry never comes before k ticks by the same clock.
+fn second_timer() -> io::Result<(OwnedFd, u64)> {
+    // SAFETY: a plain call.
+    let fd = owned(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK | libc::TFD_CLOEXEC) })?;
+    let began_us = clock_us();
+    let every_us = limits::TICK_MS * 1000;
+    let spec = |us: u64| libc::timespec { tv_sec: (us / 1_000_000) as _, tv_nsec: (us % 1_000_000 * 1000) as _ };
+    let timer = libc::itimerspec { it_interval: spec(every_us), it_value: spec(began_us + every_us) };
+    // SAFETY: a valid itimerspec; no old value is asked for.
+    let set = unsafe { libc::timerfd_settime(fd.as_raw_fd(), libc::TFD_TIMER_ABSTIME, &timer, std::ptr::null_mut()) };
+    if set != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((fd, began_us))
+}
