@@ -102,7 +102,7 @@ pub(super) enum Uploaded {
 pub(super) async fn upload<N: Net, C: Stream>(
     turn: &Turn<'_, N, C>,
     backend: &N::Stream,
-    flow: &Flow,
+    flow: &Flow<'_>,
     mut body: Body,
     mut rest: &[u8],
 ) -> Uploaded {
@@ -258,7 +258,7 @@ pub(super) struct First {
 pub(super) async fn deliver<N: Net, C: Stream>(
     turn: &Turn<'_, N, C>,
     backend: &N::Stream,
-    flow: &Flow,
+    flow: &Flow<'_>,
     encoding: Encoding,
     first: First,
     bytes: &mut u64,
