@@ -2,7 +2,7 @@
 
 use super::health::Cells;
 use super::host::{self, Pattern};
-use super::paths::{self, Paths};
+use super::paths::{self, NewPrefix, Paths};
 use super::{BackendId, ClusterId, Endpoint};
 use crate::limits::HOST_BYTES_MAX;
 use rustc_hash::FxHashMap;
@@ -148,7 +148,7 @@ impl RouteTable {
     /// All routes that have a host or path that can never match, or that say the same as another.
     pub fn build(clusters: Vec<Arc<Cluster>>, mut routes: Vec<NewRoute>) -> Result<RouteTable, Vec<BadRoute>> {
         routes.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut hosts: FxHashMap<Pattern, Vec<(Box<[u8]>, u32)>> = FxHashMap::default();
+        let mut hosts: FxHashMap<Pattern, Vec<NewPrefix>> = FxHashMap::default();
         let mut bad = Vec::new();
         for (index, route) in routes.iter().enumerate() {
             match (host::pattern(&route.host), paths::check(&route.path)) {
