@@ -28,9 +28,13 @@ pub(super) enum Outcome {
 }
 
 /// What the two pumps of an attempt tell each other.
-pub(super) struct Flow {
+pub(super) struct Flow<'a> {
+    /// The Upgrade value that the request asked with, or nothing.
+    asked: &'a [u8],
     pub(super) body_max: u64,
     pub(super) body_timeout: u32,
+    pub(super) client_timeout: u32,
+    pub(super) client_rate_min: u64,
     head_timeout: u32,
     pub(super) upload_encoding: Encoding,
     /// The whole request is with the backend.
@@ -43,7 +47,7 @@ pub(super) struct Flow {
     pub(super) refusal: Cell<Option<(u16, Reason)>>,
 }
 
-impl Flow {
+impl Flow<'_> {
     /// From here on the time to the response head counts.
     pub(super) fn wait_for_head(&self, slot: &SlotGuard) {
         if !self.head_seen.get() {
@@ -132,8 +136,11 @@ pub(super) async fn attempt<N: Net, C: Stream>(
     }
 
     let flow = Flow {
+        asked: turn.head.upgrade.of(buf.filled()),
         body_max: policy.body_max,
         body_timeout: policy.body_timeout,
+        client_timeout: policy.client_body_timeout,
+        client_rate_min: policy.client_rate_min,
         head_timeout: policy.head_timeout,
         upload_encoding: encoding(turn.head.framing),
         uploaded: Cell::new(body.is_done()),
@@ -171,7 +178,7 @@ pub(super) async fn attempt<N: Net, C: Stream>(
                 && !backend.is_gone()
                 && let Some(stream) = lease.take()
             {
-                backend.pool.check_in(stream, slot.now(), policy.pool_idle, said, policy.pool_max);
+                core.check_in(backend, stream, policy, said);
             }
             match rest {
                 Some(rest) if persist => End::Next(rest),
@@ -298,12 +305,12 @@ async fn download<N: Net, C: Stream>(
     stream: &N::Stream,
     reused: bool,
     backend: &LocalBackend<N::Stream>,
-    flow: &Flow,
+    flow: &Flow<'_>,
     tally: &mut Tally<N::Stream>,
 ) -> Down {
     let (core, slot, request) = (turn.core, turn.slot, turn.head);
     let mut head = ResponseHead::default();
-    let mut buf = match final_head(turn, stream, reused, &mut head, tally).await {
+    let mut buf = match final_head(turn, stream, (reused, flow.asked), &mut head, tally).await {
         Ok(buf) => buf,
         Err(trouble) => {
             return match flow.refusal.get() {
@@ -370,7 +377,7 @@ async fn download<N: Net, C: Stream>(
 async fn final_head<N: Net, C: Stream>(
     turn: &Turn<'_, N, C>,
     stream: &N::Stream,
-    reused: bool,
+    (reused, asked): (bool, &[u8]),
     head: &mut ResponseHead,
     tally: &mut Tally<N::Stream>,
 ) -> Result<Buf, Trouble> {
@@ -386,7 +393,7 @@ async fn final_head<N: Net, C: Stream>(
                 if let Err(failure) = head.parse(&buf.filled()[..bytes], request.method) {
                     break Trouble::BadHead(failure);
                 }
-                if head.status == 101 && request.upgrade.is_empty() {
+                if head.status == 101 && !head.switches_to(&buf.filled()[..bytes], asked) {
                     break Trouble::BadHead(Failure { fault: Fault::UnsolicitedUpgrade, at: 0 });
                 }
                 if !head.is_interim() {
@@ -459,7 +466,7 @@ async fn conclude<N: Net, C: Stream>(
 }
 
 /// The response has ended before the request: the upload is made to stop without losing what the client got.
-fn stop_upload<N: Net, C: Stream>(turn: &Turn<'_, N, C>, stream: &N::Stream, flow: &Flow, down: &Down) {
+fn stop_upload<N: Net, C: Stream>(turn: &Turn<'_, N, C>, stream: &N::Stream, flow: &Flow<'_>, down: &Down) {
     flow.stopping.set(true);
     turn.core.net.shutdown(stream.handle(), How::Both);
     if matches!(down, Down::Cut) {

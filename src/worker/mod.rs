@@ -128,9 +128,12 @@ pub struct Core<N: Net> {
 }
 
 /// Runs one core until it has drained. `listeners` are accepted on from the start; more come by message.
-pub async fn run<N: Net, G: Gate<N>>(net: N, gate: G, links: Links) {
+pub async fn run<N: Net, G: Gate<N>>(net: N, gate: G, links: Links, listeners: Vec<(ListenerId, N::Listener)>) {
     let core = Rc::new(Core::new(net, links));
     let welcome = accept::Welcome::new(core.clone(), gate, session::serve::<N, G::Stream>);
+    for (id, listener) in listeners {
+        welcome.listen(id, listener);
+    }
     core.net.spawn(messages(core.clone(), welcome));
     core.net.spawn(ticks(core.clone()));
     core.drained().await;
@@ -156,7 +159,7 @@ pub fn start_with<G: Gate<Os>>(gate: G, runtime: (Choice, Option<usize>, Bell), 
         net::machine::pin(cpu)?;
     }
     net::driver::run(choice, &bell, async |net| {
-        run(net, gate, links).await;
+        run(net, gate, links, Vec::new()).await;
         loop {
             std::thread::park();
         }

@@ -13,7 +13,7 @@ use crate::exchange::{Exchange, Next, Reason};
 use crate::http::body::Body;
 use crate::http::forwarded;
 use crate::http::framing::Framing;
-use crate::http::head::{HeadScan, Known, RequestHead, Scan};
+use crate::http::head::{HeadScan, RequestHead, Scan};
 use crate::http::reject::Reject;
 use crate::http::{Method, Version, reply};
 use crate::limits;
@@ -73,14 +73,13 @@ pub(super) struct Turn<'a, N: Net, C> {
     pub(super) info: &'a ConnInfo,
     pub(super) slot: &'a SlotGuard,
     pub(super) head: &'a RequestHead,
-    pub(super) rules: ClientRules,
+    rules: ClientRules,
 }
 
 /// The settings towards this client, as they were when its request came.
 #[derive(Clone, Copy)]
-pub(super) struct ClientRules {
-    pub(super) body_timeout: u32,
-    pub(super) rate_min: u64,
+struct ClientRules {
+    body_timeout: u32,
     fin_is_gone: bool,
     generation: u64,
 }
@@ -235,6 +234,9 @@ async fn exchange<N: Net, C: Stream>(turn: &Turn<'_, N, C>, buf: Buf, tally: &mu
 /// Routes, then attempts until one attempt ends well or no other is allowed.
 async fn run<N: Net, C: Stream>(turn: &Turn<'_, N, C>, buf: Buf, tally: &mut Tally<N::Stream>) -> (End, Buf) {
     let (core, head) = (turn.core, turn.head);
+    if head.max_forwards == Some(0) {
+        return turn.answer(200, Reason::Own, buf, tally).await;
+    }
     let mut state = None;
     let mut tried = Tried::default();
     let mut cluster: Option<Rc<LocalCluster<N::Stream>>> = None;
@@ -351,22 +353,22 @@ impl<N: Net, C: Stream> Turn<'_, N, C> {
         let core = self.core;
         tally.status = status;
         tally.reason = reason;
-        add(&core.stats.own_answers[usize::from(status >= 500)], 1);
+        let known = head_bytes.is_some();
+        let keep_alive = known && self.head.version == Version::Http10 && !close;
         let mut out = core.buffers.take(Class::Small);
-        {
+        if let (Reason::Own, Some(bytes)) = (reason, head_bytes) {
+            reply::final_recipient(self.head, bytes, &core.date.get(), close, keep_alive, out.vec());
+        } else {
+            add(&core.stats.own_answers[usize::from(status >= 500)], 1);
             let view = core.view();
-            let accept = head_bytes.and_then(|bytes| {
-                let field = self.head.fields.iter().find(|field| field.known == Known::Accept)?;
-                Some(field.value.of(bytes))
-            });
-            let known = head_bytes.is_some();
+            let accept = head_bytes.and_then(|bytes| self.head.accept(bytes));
             reply::write(
                 &reply::Reply {
                     status,
                     accept,
                     head_only: known && self.head.method == Method::Head,
                     close,
-                    keep_alive: known && self.head.version == Version::Http10 && !close,
+                    keep_alive,
                     retry_after: (status == 503).then_some(view.settings.retry_after),
                     date: &core.date.get(),
                     page: view.settings.pages.get(&status).map(|page| (page.content_type.as_str(), &page.body[..])),
@@ -381,7 +383,9 @@ impl<N: Net, C: Stream> Turn<'_, N, C> {
     /// Sends to the client and counts; `false` if it did not take all.
     pub(super) async fn send(&self, out: Buf, tally: &mut Tally<N::Stream>) -> bool {
         let before = out.len();
-        let pace = relay::Pace { dir: Dir::Down, aim: Aim::ClientSend, seconds: self.rules.body_timeout };
+        let policy = tally.cluster.as_ref().map(|cluster| cluster.shared.policy.client_body_timeout);
+        let seconds = policy.unwrap_or(self.rules.body_timeout);
+        let pace = relay::Pace { dir: Dir::Down, aim: Aim::ClientSend, seconds };
         let (result, out) = relay::send_all(self.stream, self.slot, pace, out).await;
         tally.bytes += (before - out.len()) as u64;
         self.core.buffers.put(out);
@@ -399,7 +403,6 @@ impl<N: Net> Core<N> {
         let settings = &view.settings;
         ClientRules {
             body_timeout: settings.client_body_timeout,
-            rate_min: settings.client_rate_min,
             fin_is_gone: settings.client_half_close == HalfClose::Abort,
             generation: view.generation,
         }
