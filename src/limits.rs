@@ -58,8 +58,6 @@ pub const FAILURES_TO_DOWN: u32 = 3;
 pub const HOLD_DOWN_SECONDS: u64 = 30;
 /// Milliseconds one recovery probe may take.
 pub const PROBE_TIMEOUT_MS: u64 = 5_000;
-/// Recovery probes under way at one time; more wait in line.
-pub const PROBES_MAX: usize = 128;
 /// Backends of one cluster that one exchange remembers as tried.
 pub const TRIED_MAX: usize = 16;
 
