@@ -2,6 +2,7 @@
 
 use super::health::Cells;
 use super::{BackendId, ClusterId, Endpoint};
+use crate::limits;
 use std::sync::Arc;
 
 /// How a cluster picks a backend.
@@ -35,11 +36,15 @@ pub struct Policy {
     pub connect_timeout: u32,
     /// Seconds from the request sent to the response head.
     pub head_timeout: u32,
-    /// Seconds of silence in a body, either direction.
+    /// Seconds of silence of the backend: in a response body, or while it takes no bytes of a request's.
     pub body_timeout: u32,
+    /// Seconds of silence of the client: in a request body, or while it takes no bytes of a response's.
+    pub client_body_timeout: u32,
+    /// Bytes per second a request body must come with after the grace; 0 is off.
+    pub client_rate_min: u64,
     /// Seconds of silence in a tunnel.
     pub tunnel_timeout: u32,
-    /// Largest request body in bytes.
+    /// Largest request body in bytes; [`u64::MAX`] is no limit.
     pub body_max: u64,
     /// Attempts after the first.
     pub retries: u32,
@@ -51,6 +56,27 @@ pub struct Policy {
     pub on_timeout: OnTimeout,
     /// Path that recovery probes ask for with GET; `None` is a plain connect.
     pub probe_path: Option<String>,
+}
+
+impl Default for Policy {
+    /// What governs where the operator says nothing.
+    fn default() -> Policy {
+        Policy {
+            balance: Balance::default(),
+            connect_timeout: limits::CONNECT_SECONDS,
+            head_timeout: limits::BACKEND_HEAD_SECONDS,
+            body_timeout: limits::BODY_SECONDS,
+            client_body_timeout: limits::BODY_SECONDS,
+            client_rate_min: limits::CLIENT_RATE_MIN,
+            tunnel_timeout: limits::TUNNEL_SECONDS,
+            body_max: u64::MAX,
+            retries: limits::RETRIES,
+            pool_idle: limits::POOL_IDLE_SECONDS,
+            pool_max: limits::POOL_DEFAULT,
+            on_timeout: OnTimeout::default(),
+            probe_path: None,
+        }
+    }
 }
 
 /// One endpoint of a cluster.
