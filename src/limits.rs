@@ -52,12 +52,25 @@ pub const CLIENT_RATE_MIN: u64 = 240;
 /// Seconds of grace before that rate is asked for.
 pub const CLIENT_RATE_GRACE_SECONDS: u64 = 5;
 
+/// Bytes of a host name that is looked up (RFC 1035 section 2.3.4); a longer one matches only the default.
+pub const HOST_BYTES_MAX: usize = 255;
+
 /// Connect errors or resets before a head, in a row, that mark a backend down.
 pub const FAILURES_TO_DOWN: u32 = 3;
 /// Seconds a backend stays down before it is probed, and between two probes.
 pub const HOLD_DOWN_SECONDS: u64 = 30;
 /// Milliseconds one recovery probe may take.
 pub const PROBE_TIMEOUT_MS: u64 = 5_000;
+/// Milliseconds after which a probe whose verdict never came counts as failed.
+pub const PROBE_LOST_MS: u64 = 2 * PROBE_TIMEOUT_MS;
+/// Probes under way at one time; more wait for the next tick.
+pub const PROBES_MAX: usize = 256;
+/// Ticks by which the clocks of two cores may differ: one for their different beginnings, one for rounding.
+pub const CORE_SKEW_TICKS: u32 = 2;
+/// Addresses of one backend's name that are used, in ascending order.
+pub const ADDRESSES_PER_NAME_MAX: usize = 64;
+/// Seconds that a core may stay silent after its drain should have ended, before control stops without it.
+pub const DRAIN_GRACE_SECONDS: u64 = 2;
 /// Backends of one cluster that one exchange remembers as tried.
 pub const TRIED_MAX: usize = 16;
 
@@ -137,4 +150,6 @@ const _: () = {
     assert!(TRAILER_BYTES_MAX + CHUNK_LINE_BYTES_MAX < BUFFER_SMALL_BYTES - BUFFER_HEADROOM);
     assert!(RING_ENTRIES < RING_COMPLETIONS);
     assert!(TICK_MS == 1000);
+    // A lost probe is noticed before the next one is due.
+    assert!(PROBE_LOST_MS < HOLD_DOWN_SECONDS * 1000);
 };

@@ -3,6 +3,8 @@
 
 pub mod balance;
 pub mod health;
+pub mod host;
+mod paths;
 pub mod table;
 
 use std::net::SocketAddr;

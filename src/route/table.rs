@@ -1,8 +1,12 @@
 //! The route table: host, then path, to a cluster (docs/CONFIG.md, "routes").
 
 use super::health::Cells;
+use super::host::{self, Pattern};
+use super::paths::{self, NewPrefix, Paths};
 use super::{BackendId, ClusterId, Endpoint};
-use crate::limits;
+use crate::limits::{self, HOST_BYTES_MAX};
+use rustc_hash::FxHashMap;
+use std::fmt;
 use std::sync::Arc;
 
 /// How a cluster picks a backend.
@@ -118,27 +122,356 @@ pub struct Route {
     pub cluster: Arc<Cluster>,
 }
 
+/// One route before it is in a table.
+#[derive(Clone, Debug)]
+pub struct NewRoute {
+    /// `host/path` as the operator wrote it; the route's name.
+    pub name: String,
+    /// Exact name, `*.suffix`, `*`, or an IPv6 literal in brackets. Case and one trailing dot do not matter.
+    pub host: String,
+    /// The path prefix; empty means `/`.
+    pub path: String,
+    /// Where it leads; one of the table's clusters.
+    pub cluster: Arc<Cluster>,
+}
+
+/// Why a route cannot be in a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadRoute {
+    /// [`NewRoute::name`].
+    pub route: String,
+    /// What is wrong, for the operator.
+    pub why: String,
+}
+
+impl fmt::Display for BadRoute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "route {:?}: {}", self.route, self.why)
+    }
+}
+
 /// The immutable table: exact host, else longest wildcard, else default; then the longest path prefix at segment
 /// boundaries, on raw bytes.
 #[derive(Debug, Default)]
 pub struct RouteTable {
-    _todo: (),
+    clusters: Box<[Arc<Cluster>]>,
+    by_id: FxHashMap<ClusterId, usize>,
+    routes: Box<[Route]>,
+    exact: FxHashMap<Box<[u8]>, Paths>,
+    /// By what stands behind `*.`.
+    wildcards: FxHashMap<Box<[u8]>, Paths>,
+    /// Bit n: there is a wildcard whose suffix has n labels. Most tables have wildcards of one or two lengths, so that
+    /// a host costs one or two look-ups however many labels it has.
+    wildcard_labels: u128,
+    default: Option<Paths>,
 }
 
 impl RouteTable {
+    /// Makes the table. The order of `routes` does not matter; `clusters` are in the order of their states.
+    ///
+    /// # Errors
+    /// All routes that have a host or path that can never match, or that say the same as another.
+    pub fn build(clusters: Vec<Arc<Cluster>>, mut routes: Vec<NewRoute>) -> Result<RouteTable, Vec<BadRoute>> {
+        routes.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut hosts: FxHashMap<Pattern, Vec<NewPrefix>> = FxHashMap::default();
+        let mut bad = Vec::new();
+        for (index, route) in routes.iter().enumerate() {
+            match (host::pattern(&route.host), paths::check(&route.path)) {
+                (Ok(pattern), Ok(path)) => hosts.entry(pattern).or_default().push((path.into(), index as u32)),
+                (Err(why), _) | (_, Err(why)) => bad.push(BadRoute { route: route.name.clone(), why: why.into() }),
+            }
+        }
+        let mut table = RouteTable::default();
+        for (pattern, prefixes) in hosts {
+            let paths = match Paths::build(prefixes) {
+                Ok(paths) => paths,
+                Err(pairs) => {
+                    bad.extend(pairs.into_iter().map(|(first, second)| BadRoute {
+                        route: routes[second as usize].name.clone(),
+                        why: format!("says the same as {:?}", routes[first as usize].name),
+                    }));
+                    continue;
+                }
+            };
+            table.insert(pattern, paths);
+        }
+        if !bad.is_empty() {
+            bad.sort_by(|a, b| a.route.cmp(&b.route));
+            return Err(bad);
+        }
+        table.by_id = clusters.iter().enumerate().map(|(i, c)| (c.id, i)).collect();
+        table.clusters = clusters.into();
+        table.routes = routes.into_iter().map(|r| Route { name: r.name, cluster: r.cluster }).collect();
+        table.invariants();
+        Ok(table)
+    }
+
     /// Finds the route. `host` is the host as sent: no port; case and one trailing dot do not matter; IPv6 literals in
-    /// brackets. `path` is the raw path without query; empty means `/`. Allocates nothing.
-    pub fn find(&self, _host: &[u8], _path: &[u8]) -> Option<&Route> {
-        todo!()
+    /// brackets, in any spelling. `path` is the raw path without query; one that does not begin with `/` (empty, or the
+    /// `*` of OPTIONS) is looked up as `/`. Allocates nothing.
+    ///
+    /// The host decides first, and alone: exact name, else the longest wildcard (`*.a.b` matches one or more labels
+    /// before `.a.b`, never `a.b`), else the default `*`. There is no way back from it: a host that has only `/api`
+    /// finds nothing for `/`, even if a wildcard or the default has a `/`. So what an operator writes for one host is
+    /// all that happens to it, and a new default never changes what an existing host answers.
+    ///
+    /// Then the longest prefix: `/api` matches `/api` and all below `/api/`, not `/apix`; `/api/` matches only what
+    /// begins with `/api/`, so not `/api`. Bytes are compared as they are: no case folding, no percent-decoding.
+    #[inline]
+    pub fn find(&self, host: &[u8], path: &[u8]) -> Option<&Route> {
+        self.routes.get(self.paths_of(host)?.find(path)?)
     }
 
     /// All clusters, by [`Cluster::first_state`].
     pub fn clusters(&self) -> &[Arc<Cluster>] {
-        todo!()
+        &self.clusters
+    }
+
+    /// The cluster with this identity: what an exchange that outlives its table goes on with.
+    pub fn cluster(&self, id: ClusterId) -> Option<&Arc<Cluster>> {
+        self.by_id.get(&id).map(|i| &self.clusters[*i])
     }
 
     /// All routes, in the order of their names.
     pub fn routes(&self) -> &[Route] {
-        todo!()
+        &self.routes
+    }
+
+    /// Length that the states of a snapshot with this table have.
+    pub fn state_count(&self) -> usize {
+        self.clusters.last().map_or(0, |c| c.first_state + c.backends.len())
+    }
+
+    fn insert(&mut self, pattern: Pattern, paths: Paths) {
+        match pattern {
+            Pattern::Exact(name) => {
+                self.exact.insert(name, paths);
+            }
+            Pattern::Wildcard(suffix) => {
+                self.wildcard_labels |= 1 << host::labels(&suffix);
+                self.wildcards.insert(suffix, paths);
+            }
+            Pattern::Default => self.default = Some(paths),
+        }
+    }
+
+    fn paths_of(&self, host: &[u8]) -> Option<&Paths> {
+        let mut buffer = [0; HOST_BYTES_MAX];
+        if let Some(key) = host::key(host, &mut buffer) {
+            if let Some(paths) = self.exact.get(key) {
+                return Some(paths);
+            }
+            if self.wildcard_labels != 0
+                && let Some(paths) = self.wildcard_of(key)
+            {
+                return Some(paths);
+            }
+        }
+        self.default.as_ref()
+    }
+
+    /// Tries the suffixes behind each dot, the longest first, but only those of a length that exists.
+    fn wildcard_of(&self, key: &[u8]) -> Option<&Paths> {
+        let mut labels = host::labels(key) - 1;
+        for (at, _) in key.iter().enumerate().filter(|(_, byte)| **byte == b'.') {
+            // What stands before the suffix is a label at least; a suffix of more labels than bits is in no table.
+            if at > 0
+                && labels < u128::BITS as usize
+                && self.wildcard_labels >> labels & 1 == 1
+                && let Some(paths) = self.wildcards.get(&key[at + 1..])
+            {
+                return Some(paths);
+            }
+            labels -= 1;
+        }
+        None
+    }
+
+    /// States are numbered without gap or overlap, and routes lead to clusters of this table.
+    fn invariants(&self) {
+        let mut next = 0;
+        for cluster in &self.clusters {
+            assert_eq!(cluster.first_state, next, "states of {} begin where those before end", cluster.name);
+            next += cluster.backends.len();
+        }
+        assert_eq!(self.by_id.len(), self.clusters.len(), "cluster ids are unique");
+        assert!(self.routes.iter().all(|r| self.by_id.contains_key(&r.cluster.id)), "routes lead to known clusters");
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The policy of a cluster that says nothing.
+    pub(crate) fn policy(balance: Balance) -> Policy {
+        Policy {
+            balance,
+            connect_timeout: 3,
+            head_timeout: 30,
+            body_timeout: 30,
+            tunnel_timeout: 3600,
+            body_max: u64::MAX,
+            retries: 3,
+            pool_idle: 4,
+            pool_max: 64,
+            on_timeout: OnTimeout::Silent,
+            probe_path: None,
+        }
+    }
+
+    /// A cluster with one backend per weight, named b0, b1, ...
+    pub(crate) fn cluster(id: u32, balance: Balance, first_state: usize, weights: &[u32]) -> Cluster {
+        let backend = |(i, weight): (usize, &u32)| Backend {
+            id: BackendId((first_state + i) as u32),
+            name: format!("b{i}"),
+            endpoint: Endpoint::Ip(([127, 0, 0, 1], 1 + i as u16).into()),
+            weight: *weight,
+            cells: Arc::new(Cells::new(2)),
+        };
+        Cluster {
+            id: ClusterId(id),
+            name: format!("c{id}"),
+            backends: weights.iter().enumerate().map(backend).collect(),
+            first_state,
+            policy: policy(balance),
+        }
+    }
+
+    fn routes(list: &[(&str, &str)]) -> (Vec<Arc<Cluster>>, Vec<NewRoute>) {
+        let one = Arc::new(cluster(0, Balance::RoundRobin, 0, &[1]));
+        let route = |(host, path): &(&str, &str)| NewRoute {
+            name: format!("{host}{path}"),
+            host: (*host).into(),
+            path: (*path).into(),
+            cluster: one.clone(),
+        };
+        (vec![one.clone()], list.iter().map(route).collect())
+    }
+
+    fn table(list: &[(&str, &str)]) -> RouteTable {
+        let (clusters, routes) = routes(list);
+        RouteTable::build(clusters, routes).unwrap()
+    }
+
+    fn find<'a>(table: &'a RouteTable, host: &str, path: &str) -> Option<&'a str> {
+        table.find(host.as_bytes(), path.as_bytes()).map(|r| r.name.as_str())
+    }
+
+    #[test]
+    fn exact_then_longest_wildcard_then_default() {
+        let mut list = vec![("a.b", "/"), ("*.a.b", "/"), ("*.b", "/"), ("x.a.b", "/"), ("*", "/"), ("[::1]", "/")];
+        for _ in 0..list.len() {
+            list.rotate_left(1);
+            let table = table(&list);
+            for (host, route) in [
+                ("a.b", "a.b/"),
+                ("A.B.", "a.b/"),
+                ("x.a.b", "x.a.b/"),
+                ("y.a.b", "*.a.b/"),
+                ("z.y.a.b", "*.a.b/"),
+                ("Z.x.A.b", "*.a.b/"),
+                ("xa.b", "*.b/"),
+                ("b", "*/"),
+                (".b", "*/"),
+                (".a.b", "*.b/"),
+                ("b.c", "*/"),
+                ("", "*/"),
+                ("[0::1]", "[::1]/"),
+                ("[::2]", "*/"),
+                ("127.0.0.1", "*/"),
+            ] {
+                assert_eq!(find(&table, host, "/p"), Some(route), "{host}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_host_owns_its_names() {
+        let table = table(&[("a.b", "/api"), ("*.b", "/"), ("*.c", "/only"), ("*", "/")]);
+        assert_eq!(find(&table, "a.b", "/api/x"), Some("a.b/api"));
+        assert_eq!(find(&table, "a.b", "/"), None);
+        assert_eq!(find(&table, "x.b", "/"), Some("*.b/"));
+        assert_eq!(find(&table, "x.c", "/"), None);
+        assert_eq!(find(&table, "d", ""), Some("*/"));
+    }
+
+    #[test]
+    fn nothing_matches_in_an_empty_table_or_without_default() {
+        assert_eq!(find(&RouteTable::default(), "a", "/"), None);
+        let table = table(&[("a.b", "/")]);
+        for host in ["", "b", "x.a.b", "[::1]", &"a.".repeat(200)] {
+            assert_eq!(find(&table, host, "/"), None, "{host}");
+        }
+    }
+
+    #[test]
+    fn all_faults_at_once() {
+        let (clusters, list) =
+            routes(&[("a.b", "/"), ("A.b.", "/"), ("a..b", "/"), ("c", "x"), ("[::1]", ""), ("[0::1]", "/")]);
+        let bad = RouteTable::build(clusters, list).unwrap_err();
+        let names: Vec<_> = bad.iter().map(|b| b.route.as_str()).collect();
+        assert_eq!(names, ["[::1]", "a..b/", "a.b/", "cx"]);
+        assert_eq!(bad[0].to_string(), "route \"[::1]\": says the same as \"[0::1]/\"");
+    }
+
+    #[test]
+    fn clusters_are_found_by_id() {
+        let clusters = [
+            cluster(7, Balance::Random, 0, &[1, 2]),
+            cluster(3, Balance::Random, 2, &[]),
+            cluster(9, Balance::Random, 2, &[1]),
+        ];
+        let table = RouteTable::build(clusters.into_iter().map(Arc::new).collect(), Vec::new()).unwrap();
+        assert_eq!(table.state_count(), 3);
+        assert_eq!(table.cluster(ClusterId(9)).map(|c| c.first_state), Some(2));
+        assert!(table.cluster(ClusterId(4)).is_none());
+        assert_eq!(table.clusters().len(), 3);
+    }
+
+    #[test]
+    fn ten_thousand_paths_and_deep_names() {
+        let paths: Vec<String> = (0..10_000).map(|i| format!("/p{i}")).collect();
+        let deep = "l.".repeat(126) + "z";
+        let mut list: Vec<(&str, &str)> = paths.iter().map(|p| ("h", p.as_str())).collect();
+        let wild = format!("*.{deep}");
+        list.push((&wild, "/"));
+        let table = table(&list);
+        assert_eq!(find(&table, "h", "/p77/x"), Some("h/p77"));
+        assert_eq!(find(&table, "h", "/p10000"), None);
+        assert_eq!(find(&table, &format!("q.{deep}"), "/"), Some(format!("{wild}/").as_str()));
+        assert_eq!(find(&table, &deep, "/"), None);
+        assert_eq!(find(&table, &".".repeat(255), "/"), None);
+    }
+
+    /// The rule of hosts, as directly as possible.
+    fn naive<'a>(hosts: &'a [String], host: &str) -> Option<&'a String> {
+        let rank = |pattern: &&String| match pattern.strip_prefix('*') {
+            Some("") => Some(0),
+            Some(suffix) => (host.len() > suffix.len() && host.ends_with(suffix)).then_some(pattern.len()),
+            None => (**pattern == host).then_some(usize::MAX),
+        };
+        hosts.iter().filter(|p| rank(p).is_some()).max_by_key(rank)
+    }
+
+    proptest! {
+        #[test]
+        fn hosts_same_as_a_linear_search(
+            hosts in prop::collection::hash_set("\\*|(\\*\\.)?[ab](\\.[ab]){0,3}", 0..12),
+            host in "[ab](\\.[ab]){0,4}",
+        ) {
+            let hosts: Vec<String> = hosts.into_iter().collect();
+            let table = table(&hosts.iter().map(|h| (h.as_str(), "/")).collect::<Vec<_>>());
+            let want = naive(&hosts, &host).map(|h| format!("{h}/"));
+            prop_assert_eq!(find(&table, &host, "/x"), want.as_deref());
+        }
+
+        #[test]
+        fn no_bytes_panic(host in prop::collection::vec(any::<u8>(), 0..300), path in prop::collection::vec(any::<u8>(), 0..50)) {
+            let table = table(&[("*.a", "/x"), ("b.a", "/"), ("[::1]", "/")]);
+            let found = table.find(&host, &path).map(|r| r.name.as_str());
+            prop_assert!(found != Some("*.a/x") || path.starts_with(b"/x"), "{:?}", found);
+        }
     }
 }
