@@ -1,1 +1,282 @@
-//! One request and its response as a state machine: events in, actions out.
+//! One request and its response, as far as a decision has to be made: what a failed attempt leads to.
+//!
+//! An exchange makes one or more attempts, each with one backend connection. An attempt ends well, or in a [`Trouble`].
+//! [`Exchange::failed`] is asked with the trouble and says what is [`Next`]:
+//!
+//! * Nothing was handed to the kernel (connect failed, the send failed at its first byte): any method goes elsewhere.
+//! * The request was handed over, no response byte came, and the connection ended: sent again only if the method is
+//!   idempotent (RFC 9110 section 9.2.2) and the whole request can be replayed from memory.
+//! * A response byte came (an interim response counts), or time ran out: never sent again.
+//!
+//! A connection from the pool that ends without a byte says nothing about its backend: it idled too long. The backend may
+//! be tried again at once, with a fresh connection.
+
+use crate::http::Method;
+use crate::http::reject::{Failure, Fault};
+
+/// Why an exchange ended as it did: the reason code of its log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reason {
+    /// Served to its end.
+    #[default]
+    Done,
+    /// The request was malformed or refused: the rule it broke.
+    Rejected(Fault),
+    /// The client did not send its head or body in time (408).
+    ClientTimeout,
+    /// The client sent its body slower than the least rate (408).
+    ClientSlow,
+    /// The client went away, or took no bytes in time.
+    ClientAbort,
+    /// The client closed within its request.
+    ClientTruncated,
+    /// The request body is larger than allowed (413).
+    BodyTooLarge,
+    /// No route for this host and path (404).
+    NoRoute,
+    /// No backend of the cluster is up (503).
+    NoBackend,
+    /// No connection to any backend that was tried (502).
+    ConnectFailed,
+    /// Connecting took too long (504).
+    ConnectTimeout,
+    /// The backend closed or reset before a response head (502).
+    BackendClosed,
+    /// No response head in time (504).
+    BackendTimeout,
+    /// The response head or its framing is malformed (502), or a body's chunks are (cut).
+    BadResponse(Fault),
+    /// The backend ended within a response body: the client was cut.
+    BackendTruncated,
+    /// The backend fell silent within a response body: the client was cut.
+    BackendStalled,
+    /// An upgrade's tunnel ended by itself.
+    Tunnel,
+    /// A tunnel was silent for too long.
+    TunnelIdle,
+    /// Cut at the end of a drain.
+    Drained,
+    /// Ringway answered by itself as the protocol asks (Max-Forwards).
+    Own,
+}
+
+impl Reason {
+    /// The code, as logs print it. [`Reason::detail`] tells more.
+    pub fn code(self) -> &'static str {
+        match self {
+            Reason::Done => "OK",
+            Reason::Rejected(_) => "REJECTED",
+            Reason::ClientTimeout => "CLIENT_TIMEOUT",
+            Reason::ClientSlow => "CLIENT_SLOW",
+            Reason::ClientAbort => "CLIENT_ABORT",
+            Reason::ClientTruncated => "CLIENT_TRUNCATED",
+            Reason::BodyTooLarge => "BODY_TOO_LARGE",
+            Reason::NoRoute => "NO_ROUTE",
+            Reason::NoBackend => "NO_BACKEND",
+            Reason::ConnectFailed => "CONNECT_FAILED",
+            Reason::ConnectTimeout => "CONNECT_TIMEOUT",
+            Reason::BackendClosed => "BACKEND_CLOSED",
+            Reason::BackendTimeout => "BACKEND_TIMEOUT",
+            Reason::BadResponse(_) => "BAD_RESPONSE",
+            Reason::BackendTruncated => "BACKEND_TRUNCATED",
+            Reason::BackendStalled => "BACKEND_STALLED",
+            Reason::Tunnel => "TUNNEL",
+            Reason::TunnelIdle => "TUNNEL_IDLE",
+            Reason::Drained => "DRAINED",
+            Reason::Own => "OWN",
+        }
+    }
+
+    /// The broken rule, where one was.
+    pub fn fault(self) -> Option<Fault> {
+        match self {
+            Reason::Rejected(fault) | Reason::BadResponse(fault) => Some(fault),
+            _ => None,
+        }
+    }
+
+    /// One sentence for the body of an own answer.
+    pub fn detail(self) -> &'static str {
+        match self {
+            Reason::Rejected(fault) => fault.describe(),
+            Reason::ClientTimeout => "The request did not arrive in time.",
+            Reason::ClientSlow => "The request body arrived too slowly.",
+            Reason::ClientTruncated => "The request ended before its body was complete.",
+            Reason::BodyTooLarge => "The request body is larger than this application accepts.",
+            Reason::NoRoute => "No application is configured under this name.",
+            Reason::NoBackend => "The application has no running backend at the moment.",
+            Reason::ConnectFailed => "The application could not be reached.",
+            Reason::ConnectTimeout => "The application could not be reached in time.",
+            Reason::BackendClosed => "The application closed the connection without an answer.",
+            Reason::BackendTimeout => "The application did not answer in time.",
+            Reason::BadResponse(_) => "The application's answer was not valid HTTP.",
+            _ => "",
+        }
+    }
+}
+
+/// How an attempt failed before a final response head came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// No connection: refused, unreachable, no descriptor.
+    Connect,
+    /// No connection in time.
+    ConnectTimeout,
+    /// The connection ended before any response byte.
+    Closed {
+        /// It came from the pool.
+        reused: bool,
+        /// At least one byte of the request was handed to the kernel.
+        handed: bool,
+    },
+    /// The connection ended within a response head, or after an interim response.
+    ClosedInHead,
+    /// No final response head in time.
+    HeadTimeout,
+    /// The head is malformed.
+    BadHead(Failure),
+}
+
+impl Trouble {
+    /// What the failure says about the backend's health.
+    pub fn blame(self) -> Blame {
+        match self {
+            Trouble::Connect | Trouble::ConnectTimeout => Blame::Connect,
+            Trouble::Closed { reused: true, .. } => Blame::None,
+            Trouble::Closed { reused: false, .. } | Trouble::ClosedInHead | Trouble::BadHead(_) => Blame::Reset,
+            Trouble::HeadTimeout => Blame::Timeout,
+        }
+    }
+
+    /// Status and reason of the answer if nothing else can be tried.
+    pub fn answer(self) -> (u16, Reason) {
+        let status = match self {
+            Trouble::ConnectTimeout | Trouble::HeadTimeout => 504,
+            _ => 502,
+        };
+        (status, self.reason())
+    }
+
+    fn reason(self) -> Reason {
+        match self {
+            Trouble::Connect => Reason::ConnectFailed,
+            Trouble::ConnectTimeout => Reason::ConnectTimeout,
+            Trouble::Closed { .. } | Trouble::ClosedInHead => Reason::BackendClosed,
+            Trouble::HeadTimeout => Reason::BackendTimeout,
+            Trouble::BadHead(failure) => Reason::BadResponse(failure.fault),
+        }
+    }
+}
+
+/// Which of a backend's counters a failure goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// None: a pooled connection had idled too long.
+    None,
+    /// Connect errors.
+    Connect,
+    /// Resets and closes before a head, malformed heads.
+    Reset,
+    /// Response timeouts.
+    Timeout,
+}
+
+/// What follows a failed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Try again.
+    Retry {
+        /// The failed backend is not to be picked again in this exchange.
+        avoid: bool,
+    },
+    /// Give up and answer.
+    Answer {
+        /// 502 or 504.
+        status: u16,
+        /// Why.
+        reason: Reason,
+    },
+}
+
+/// The retry rule's memory for one exchange.
+#[derive(Clone, Copy, Debug)]
+pub struct Exchange {
+    idempotent: bool,
+    retries_left: u32,
+    /// Attempts after the first so far.
+    pub retries: u32,
+    /// A pooled connection failed: only fresh ones from here on.
+    pub fresh_only: bool,
+}
+
+impl Exchange {
+    /// Begins. `retries` is the cluster's limit of attempts after the first.
+    pub fn new(method: Method, retries: u32) -> Exchange {
+        Exchange { idempotent: method.is_idempotent(), retries_left: retries, retries: 0, fresh_only: false }
+    }
+
+    /// Decides after a failed attempt. `replayable`: every byte of the request that was sent is still in memory.
+    pub fn failed(&mut self, trouble: Trouble, replayable: bool) -> Next {
+        let may_repeat = match trouble {
+            Trouble::Connect | Trouble::ConnectTimeout | Trouble::Closed { handed: false, .. } => replayable,
+            Trouble::Closed { handed: true, .. } => self.idempotent && replayable,
+            Trouble::ClosedInHead | Trouble::HeadTimeout | Trouble::BadHead(_) => false,
+        };
+        if may_repeat && self.retries_left > 0 {
+            self.retries_left -= 1;
+            self.retries += 1;
+            let stale = matches!(trouble, Trouble::Closed { reused: true, .. });
+            self.fresh_only |= stale;
+            return Next::Retry { avoid: !stale };
+        }
+        let (status, reason) = trouble.answer();
+        Next::Answer { status, reason }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn next(method: Method, trouble: Trouble, replayable: bool) -> Next {
+        Exchange::new(method, 3).failed(trouble, replayable)
+    }
+
+    #[test]
+    fn a_post_is_never_sent_twice() {
+        let handed = Trouble::Closed { reused: true, handed: true };
+        assert!(matches!(next(Method::Post, handed, true), Next::Answer { status: 502, .. }));
+        let unsent = Trouble::Closed { reused: true, handed: false };
+        assert_eq!(next(Method::Post, unsent, true), Next::Retry { avoid: false });
+        assert_eq!(next(Method::Post, Trouble::Connect, true), Next::Retry { avoid: true });
+    }
+
+    #[test]
+    fn a_get_is_sent_again_only_before_the_first_response_byte() {
+        assert_eq!(
+            next(Method::Get, Trouble::Closed { reused: false, handed: true }, true),
+            Next::Retry { avoid: true }
+        );
+        assert!(matches!(next(Method::Get, Trouble::ClosedInHead, true), Next::Answer { status: 502, .. }));
+        assert!(matches!(next(Method::Get, Trouble::HeadTimeout, true), Next::Answer { status: 504, .. }));
+    }
+
+    #[test]
+    fn what_cannot_be_replayed_is_answered() {
+        for trouble in [Trouble::Connect, Trouble::Closed { reused: true, handed: true }] {
+            assert!(matches!(next(Method::Put, trouble, false), Next::Answer { status: 502, .. }));
+        }
+    }
+
+    #[test]
+    fn retries_are_counted_and_end() {
+        let mut exchange = Exchange::new(Method::Get, 2);
+        assert_eq!(exchange.failed(Trouble::Connect, true), Next::Retry { avoid: true });
+        let stale = Trouble::Closed { reused: true, handed: true };
+        assert_eq!(exchange.failed(stale, true), Next::Retry { avoid: false });
+        assert!(exchange.fresh_only);
+        assert_eq!(exchange.retries, 2);
+        let end = exchange.failed(Trouble::ConnectTimeout, true);
+        assert_eq!(end, Next::Answer { status: 504, reason: Reason::ConnectTimeout });
+    }
+}

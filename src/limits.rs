@@ -6,6 +6,8 @@
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Field lines in one head or one trailer section.
 pub const FIELDS_MAX: usize = 100;
+/// Options in all Connection fields of one head: each is compared with every field name.
+pub const CONNECTION_OPTIONS_MAX: usize = 32;
 /// Empty lines tolerated before a request line (RFC 9112 section 2.2).
 pub const LEADING_EMPTY_LINES_MAX: usize = 4;
 /// Bytes of one chunk-size line with its extensions, CRLF included.
@@ -19,6 +21,8 @@ pub const INTERIM_RESPONSES_MAX: u32 = 16;
 
 /// Free bytes before the first received byte of a pooled buffer: a chunk-size line or a rewritten head is put there.
 pub const BUFFER_HEADROOM: usize = 1024;
+/// Free bytes behind the last received byte of a pooled buffer: the framing behind a chunk is put there.
+pub const BUFFER_TAIL: usize = 64;
 /// Capacity of a small buffer: one head, or a 16 KiB body with its head in one read.
 pub const BUFFER_SMALL_BYTES: usize = 20 * 1024;
 /// Capacity of a large buffer: body relay after the first read.
@@ -61,10 +65,10 @@ pub const FAILURES_TO_DOWN: u32 = 3;
 pub const HOLD_DOWN_SECONDS: u64 = 30;
 /// Milliseconds one recovery probe may take.
 pub const PROBE_TIMEOUT_MS: u64 = 5_000;
-/// Milliseconds after which a probe whose verdict never came counts as failed.
-pub const PROBE_LOST_MS: u64 = 2 * PROBE_TIMEOUT_MS;
 /// Probes under way at one time; more wait for the next tick.
 pub const PROBES_MAX: usize = 256;
+/// Milliseconds after which a probe whose verdict never came counts as failed.
+pub const PROBE_LOST_MS: u64 = 2 * PROBE_TIMEOUT_MS;
 /// Ticks by which the clocks of two cores may differ: one for their different beginnings, one for rounding.
 pub const CORE_SKEW_TICKS: u32 = 2;
 /// Addresses of one backend's name that are used, in ascending order.
@@ -142,9 +146,9 @@ const _: () = {
     // Offsets into a head are 16 bits wide (`http::Span`).
     assert!(HEAD_BYTES_MAX <= u16::MAX as usize);
     // A head fits the buffer it is received into, behind the headroom, with room for a read.
-    assert!(BUFFER_HEADROOM + HEAD_BYTES_MAX < BUFFER_SMALL_BYTES);
+    assert!(BUFFER_HEADROOM + HEAD_BYTES_MAX + BUFFER_TAIL < BUFFER_SMALL_BYTES);
     // The benchmark's 16 KiB body and its head come in one read.
-    assert!(BUFFER_HEADROOM + 16 * 1024 + 512 <= BUFFER_SMALL_BYTES);
+    assert!(BUFFER_HEADROOM + 16 * 1024 + 512 + BUFFER_TAIL <= BUFFER_SMALL_BYTES);
     assert!(BUFFER_SMALL_BYTES < BUFFER_LARGE_BYTES);
     assert!(CHUNK_LINE_BYTES_MAX < BUFFER_HEADROOM);
     assert!(TRAILER_BYTES_MAX + CHUNK_LINE_BYTES_MAX < BUFFER_SMALL_BYTES - BUFFER_HEADROOM);

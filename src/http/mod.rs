@@ -1,12 +1,13 @@
 //! HTTP/1.1 as pure functions: bytes in, facts out. Nothing here waits, allocates per message, or looks at a clock.
 //!
-//! One head is judged once (`head`, `framing`), one body is walked by one machine (`body`, `chunked`), one function per
+//! One head is judged once (`head`, with `field` and `target`; `framing`), one body is walked by one machine (`body`, `chunked`), one function per
 //! direction writes what goes on (`rewrite`), and one decides whether the connection lives (`persist`). What Ringway
 //! answers by itself is written by `reply`. Whose fault something is stands in the type: [`reject::Reject`] is the
 //! client's, [`reject::Failure`] the backend's.
 
 pub mod body;
 pub mod chunked;
+pub mod field;
 pub mod forwarded;
 pub mod framing;
 pub mod head;
@@ -14,6 +15,7 @@ pub mod persist;
 pub mod reject;
 pub mod reply;
 pub mod rewrite;
+pub mod target;
 
 /// A range of bytes in a head. Heads are at most `limits::HEAD_BYTES_MAX` long, so 16 bits suffice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,6 +75,22 @@ pub enum Method {
 }
 
 impl Method {
+    /// The method of this name; names are case-sensitive (RFC 9110 section 9.1).
+    pub fn of(name: &[u8]) -> Method {
+        match name {
+            b"GET" => Method::Get,
+            b"HEAD" => Method::Head,
+            b"POST" => Method::Post,
+            b"PUT" => Method::Put,
+            b"DELETE" => Method::Delete,
+            b"OPTIONS" => Method::Options,
+            b"TRACE" => Method::Trace,
+            b"PATCH" => Method::Patch,
+            b"CONNECT" => Method::Connect,
+            _ => Method::Other,
+        }
+    }
+
     /// RFC 9110 section 9.2.2: repeating it has the effect of sending it once.
     pub fn is_idempotent(self) -> bool {
         use Method::*;

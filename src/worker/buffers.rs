@@ -64,9 +64,9 @@ impl Buf {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// Free bytes behind the filled ones.
+    /// Free bytes behind the filled ones that may be received into; `limits::BUFFER_TAIL` more can be appended to.
     pub fn spare(&self) -> usize {
-        self.bytes.capacity() - self.bytes.len()
+        (self.bytes.capacity() - self.bytes.len()).saturating_sub(limits::BUFFER_TAIL)
     }
     /// Free bytes before the filled ones.
     pub fn headroom(&self) -> usize {
@@ -99,10 +99,18 @@ impl Buf {
         }
         fits
     }
+    /// Moves the first `head` filled bytes forward so that they end at offset `to` of the filled bytes; what stood between
+    /// is gone.
+    pub fn close_gap(&mut self, head: usize, to: usize) {
+        assert!(head <= to && to <= self.len());
+        let start = self.start;
+        self.start += to - head;
+        self.bytes.copy_within(start..start + head, self.start);
+    }
     /// Appends; `false` (and nothing done) if there is no room.
     #[must_use]
     pub fn append(&mut self, bytes: &[u8]) -> bool {
-        let fits = bytes.len() <= self.spare();
+        let fits = bytes.len() <= self.bytes.capacity() - self.bytes.len();
         if fits {
             self.bytes.extend_from_slice(bytes);
         }

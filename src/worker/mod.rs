@@ -1,7 +1,361 @@
 //! One core: its event loop, its connections, its pools. Everything here is `!Send` and shared by `Rc` and `Cell`.
+//!
+//! A connection waits in a small task ([`idle`]) that holds no buffer. When bytes come it becomes busy: [`session`] serves
+//! request after request until none is left, in memory that is used again ([`busy`]). [`attempt`] brings one request to one
+//! backend, [`relay`] moves the bodies. Nothing in here decides about HTTP: that is `http/` and `exchange`.
 
+mod accept;
+mod attempt;
 pub mod buffers;
+mod busy;
+mod clusters;
+mod deadlines;
+mod idle;
 pub mod net;
+mod pool;
+mod relay;
+mod session;
 pub mod start;
 
 pub use start::Start;
+
+use crate::access_log::Queue;
+use crate::config::ListenerId;
+use crate::event::{CoreStats, FromWorker, ToWorker};
+use crate::publish::{Publisher, Snapshot};
+use buffers::Pool;
+use clusters::{Clusters, add};
+use crossbeam_channel::{Receiver, Sender};
+use deadlines::Slots;
+use idle::IdleRoom;
+use net::Net;
+use net::driver::Choice;
+use net::os::{Bell, Os};
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::io::Write;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Poll, Waker};
+use std::time::{Duration, UNIX_EPOCH};
+
+/// What a connection is born with. The session never asks the socket.
+#[derive(Clone, Debug)]
+pub struct ConnInfo {
+    /// Whose settings apply.
+    pub listener: ListenerId,
+    /// The client's (or the proxy's before us) address; `None` on Unix listeners.
+    pub peer: Option<SocketAddr>,
+    /// Where it was accepted; `None` on Unix listeners.
+    pub local: Option<SocketAddr>,
+    /// The address that the socket itself has, where a PROXY header named another peer.
+    pub via_proxy: Option<SocketAddr>,
+    /// It came through TLS.
+    pub tls: bool,
+}
+
+/// A stage between accept and the sessions: it may speak first (PROXY protocol, a TLS handshake), change what is known of
+/// the connection, and wrap its stream.
+#[allow(async_fn_in_trait)]
+pub trait Gate<N: Net>: Clone + 'static {
+    /// The streams that sessions get.
+    type Stream: net::Stream;
+    /// Admits a connection; `None` closes it.
+    async fn admit(&self, stream: N::Stream, info: ConnInfo) -> Option<(Self::Stream, ConnInfo)>;
+}
+
+/// The gate that changes nothing: clear text.
+#[derive(Clone, Copy, Debug)]
+pub struct Plain;
+
+impl<N: Net> Gate<N> for Plain {
+    type Stream = N::Stream;
+    async fn admit(&self, stream: N::Stream, info: ConnInfo) -> Option<(N::Stream, ConnInfo)> {
+        Some((stream, info))
+    }
+}
+
+/// How a core is tied to the rest of the process.
+pub struct Links {
+    /// Which core this is, from 0.
+    pub core: usize,
+    /// Where snapshots come from.
+    pub publisher: Arc<Publisher>,
+    /// Messages of control; its doorbell is [`Net::rung`].
+    pub inbox: Receiver<ToWorker>,
+    /// Messages to control; bounded, never waited for.
+    pub outbox: Sender<FromWorker>,
+    /// Rings control's doorbell.
+    pub ring_control: Arc<dyn Fn() + Send + Sync>,
+    /// This core's counters.
+    pub stats: Arc<CoreStats>,
+    /// This core's end of the access log.
+    pub log: Queue,
+}
+
+#[derive(Clone, Copy)]
+struct Drain {
+    idle_until: u32,
+    until: u32,
+}
+
+/// The state of one core.
+pub struct Core<N: Net> {
+    net: N,
+    index: usize,
+    publisher: Arc<Publisher>,
+    inbox: Receiver<ToWorker>,
+    outbox: Sender<FromWorker>,
+    ring_control: Arc<dyn Fn() + Send + Sync>,
+    stats: Arc<CoreStats>,
+    log: RefCell<Queue>,
+    view: RefCell<Rc<Arc<Snapshot>>>,
+    buffers: Rc<Pool>,
+    slots: Rc<Slots>,
+    idle: Rc<IdleRoom>,
+    clusters: Clusters<N::Stream>,
+    listeners: RefCell<Vec<(ListenerId, Rc<N::Listener>)>>,
+    connections: Cell<usize>,
+    drain: Cell<Option<Drain>>,
+    cut: Cell<u32>,
+    random: Cell<u64>,
+    date: Cell<[u8; 29]>,
+    unix_seconds: Cell<u64>,
+    waiting_for_tick: RefCell<Vec<Waker>>,
+    waiting_for_end: RefCell<Option<Waker>>,
+}
+
+/// Runs one core until it has drained. `listeners` are accepted on from the start; more come by message.
+pub async fn run<N: Net, G: Gate<N>>(net: N, gate: G, links: Links, listeners: Vec<(ListenerId, N::Listener)>) {
+    let core = Rc::new(Core::new(net, links));
+    let welcome = accept::Welcome::new(core.clone(), gate, session::serve::<N, G::Stream>);
+    for (id, listener) in listeners {
+        welcome.listen(id, listener);
+    }
+    core.net.spawn(messages(core.clone(), welcome));
+    core.net.spawn(ticks(core.clone()));
+    core.drained().await;
+    core.log.borrow_mut().flush();
+    // This message is no hint: it waits for room in the channel.
+    while core.outbox.try_send(FromWorker::Drained { core: core.index, cut: core.cut.get() }).is_err() {
+        core.next_tick().await;
+    }
+    (core.ring_control)();
+}
+
+/// The thread of one core, on the real net and without any stage before the sessions. Returns only if the runtime cannot
+/// be made: a drained core sleeps until the process ends, because a runtime must not be dropped alive.
+pub fn start(start: Start) -> std::io::Result<()> {
+    let Start { core, cpu, choice, publisher, inbox, bell, outbox, ring_control, stats, log, .. } = start;
+    start_with(Plain, (choice, cpu, bell), Links { core, publisher, inbox, outbox, ring_control, stats, log })
+}
+
+/// [`start`] with another gate.
+pub fn start_with<G: Gate<Os>>(gate: G, runtime: (Choice, Option<usize>, Bell), links: Links) -> std::io::Result<()> {
+    let (choice, cpu, bell) = runtime;
+    if let Some(cpu) = cpu {
+        net::machine::pin(cpu)?;
+    }
+    net::driver::run(choice, &bell, async |net| {
+        run(net, gate, links, Vec::new()).await;
+        loop {
+            std::thread::park();
+        }
+    })
+}
+
+/// Looks at the publisher and the inbox whenever the doorbell rings.
+async fn messages<N: Net, G: Gate<N>, F, S>(core: Rc<Core<N>>, welcome: accept::Welcome<N, G, F, S>)
+where
+    F: Future<Output = session::Served<G::Stream>> + 'static,
+    S: Fn(Rc<Core<N>>, session::Conn<G::Stream>) -> F + 'static,
+{
+    loop {
+        core.look_at_snapshot();
+        for message in core.inbox.try_iter() {
+            match message {
+                ToWorker::Listen { id, fd, .. } => match core.net.adopt(fd) {
+                    Ok(listener) => welcome.listen(id, listener),
+                    // Out of descriptors: control sees no acceptor on this core in the counters.
+                    Err(_) => add(&core.stats.accept_failures, 1),
+                },
+                ToWorker::Unlisten { id } => core.unlisten(|listening| listening == id),
+                ToWorker::Forget { backends, clusters } => core.clusters.forget(&backends, &clusters),
+                ToWorker::Drain { seconds } => core.begin_drain(seconds),
+            }
+        }
+        core.net.rung().await;
+    }
+}
+
+/// The core's clock.
+async fn ticks<N: Net>(core: Rc<Core<N>>) {
+    loop {
+        let now = core.net.tick().await;
+        core.tick(now);
+    }
+}
+
+impl<N: Net> Core<N> {
+    fn new(net: N, links: Links) -> Core<N> {
+        let core = Core {
+            index: links.core,
+            view: RefCell::new(Rc::new(links.publisher.current())),
+            publisher: links.publisher,
+            inbox: links.inbox,
+            outbox: links.outbox,
+            ring_control: links.ring_control,
+            stats: links.stats,
+            log: RefCell::new(links.log),
+            buffers: Rc::default(),
+            slots: Rc::default(),
+            idle: Rc::default(),
+            clusters: Clusters::default(),
+            listeners: RefCell::default(),
+            connections: Cell::new(0),
+            drain: Cell::new(None),
+            cut: Cell::new(0),
+            random: Cell::new(net.seed()),
+            date: Cell::new([b' '; 29]),
+            unix_seconds: Cell::new(0),
+            waiting_for_tick: RefCell::default(),
+            waiting_for_end: RefCell::default(),
+            net,
+        };
+        core.read_clock();
+        core
+    }
+
+    /// The snapshot to go by. Not to be held across an await: control waits for old ones to come back.
+    fn view(&self) -> Rc<Arc<Snapshot>> {
+        self.view.borrow().clone()
+    }
+
+    fn look_at_snapshot(&self) {
+        if self.publisher.epoch() == self.view().epoch && self.stats.epoch.load(Ordering::Relaxed) != 0 {
+            return;
+        }
+        let next = self.publisher.current();
+        let epoch = next.epoch;
+        let old = self.view.replace(Rc::new(next));
+        // Nobody holds a view across an await, so this is the only one; control frees what is behind it.
+        if let Ok(old) = Rc::try_unwrap(old) {
+            self.tell(FromWorker::Retired(old));
+        }
+        self.stats.epoch.store(epoch, Ordering::Release);
+    }
+
+    /// Tells control. A hint that finds the channel full is not lost: control is made to look at everything.
+    fn tell(&self, message: FromWorker) {
+        if self.outbox.try_send(message).is_err() {
+            self.stats.look_at_all.store(true, Ordering::Release);
+        }
+        (self.ring_control)();
+    }
+
+    fn tick(&self, now: u32) {
+        self.read_clock();
+        self.slots.tick(&self.net, now);
+        self.idle.tick(&self.net, now);
+        let pooled = self.clusters.tick(&self.net, now);
+        if let Some(drain) = self.drain.get() {
+            if now >= drain.idle_until {
+                self.idle.end_all(&self.net);
+            }
+            if now >= drain.until {
+                self.cut.set(self.cut.get() + self.slots.cut(&self.net));
+            }
+        }
+        self.log.borrow_mut().flush();
+        self.count(now, pooled);
+        self.waiting_for_tick.borrow_mut().drain(..).for_each(Waker::wake);
+    }
+
+    fn count(&self, now: u32, pooled: usize) {
+        let stats = &self.stats;
+        stats.ticks.store(now, Ordering::Relaxed);
+        stats.connections.store(self.connections.get() as u64, Ordering::Relaxed);
+        stats.idle.store(self.idle.len() as u64, Ordering::Relaxed);
+        stats.pooled.store(pooled as u64, Ordering::Relaxed);
+        let buffers = self.buffers.in_use(buffers::Class::Small) + self.buffers.in_use(buffers::Class::Large);
+        stats.buffers.store(buffers as u64, Ordering::Relaxed);
+    }
+
+    fn read_clock(&self) {
+        let seconds = self.net.unix_seconds();
+        self.unix_seconds.set(seconds);
+        let mut date = [b' '; 29];
+        let text = httpdate::HttpDate::from(UNIX_EPOCH + Duration::from_secs(seconds));
+        // A year of five digits would not fit; the date then stays as it was.
+        if write!(&mut date[..], "{text}").is_ok() {
+            self.date.set(date);
+        }
+    }
+
+    /// Waits until the next tick.
+    async fn next_tick(&self) {
+        let now = self.slots.now();
+        poll_fn(|cx| {
+            if self.slots.now() != now {
+                return Poll::Ready(());
+            }
+            self.waiting_for_tick.borrow_mut().push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// A random number (splitmix64).
+    fn random(&self) -> u64 {
+        let state = self.random.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
+        self.random.set(state);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn unlisten(&self, which: impl Fn(ListenerId) -> bool) {
+        self.listeners.borrow_mut().retain(|(id, listener)| {
+            let closing = which(*id);
+            if closing {
+                self.net.close_listener(listener);
+            }
+            !closing
+        });
+    }
+
+    fn begin_drain(&self, seconds: u32) {
+        let now = self.slots.now();
+        self.drain.set(Some(Drain { idle_until: now + seconds / 2, until: now + seconds }));
+        self.unlisten(|_| true);
+        self.clusters.close_idle();
+        self.look_for_end();
+    }
+
+    /// Whether responses have to say that the connection ends.
+    fn is_draining(&self) -> bool {
+        self.drain.get().is_some()
+    }
+
+    fn look_for_end(&self) {
+        if self.is_draining()
+            && self.connections.get() == 0
+            && let Some(waker) = self.waiting_for_end.borrow_mut().take()
+        {
+            waker.wake();
+        }
+    }
+
+    async fn drained(&self) {
+        poll_fn(|cx| {
+            if self.is_draining() && self.connections.get() == 0 {
+                return Poll::Ready(());
+            }
+            *self.waiting_for_end.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+}

@@ -155,7 +155,10 @@ impl Host {
         Host {
             release: text("/proc/sys/kernel/osrelease").trim().into(),
             disabled: text("/proc/sys/kernel/io_uring_disabled").trim().parse().unwrap_or(0),
-            filtered: text("/proc/self/status").lines().any(|l| l.starts_with("Seccomp:") && l.trim().ends_with('2')),
+            // Filters are per thread, and this may not be the main one.
+            filtered: text("/proc/thread-self/status")
+                .lines()
+                .any(|l| l.starts_with("Seccomp:") && l.trim().ends_with('2')),
         }
     }
 }
@@ -177,7 +180,7 @@ fn step(rung: Rung, fault: RingFault, host: &Host) -> Step {
 /// Cause and cure of a refusal.
 fn explain(rung: Rung, error: &io::Error, host: &Host) -> (String, String) {
     let profile = "Let the seccomp profile of the container allow io_uring_setup, io_uring_enter and io_uring_register \
-                   (\"Seccomp: 2\" in /proc/self/status tells that there is one).";
+                   (\"Seccomp: 2\" in /proc/PID/status tells that there is one).";
     let (cause, cure) = match error.raw_os_error().unwrap_or(0) {
         libc::EPERM | libc::EACCES if host.disabled == 2 => (
             "The sysctl kernel.io_uring_disabled is 2: off for every process (EPERM).".to_string(),
@@ -333,6 +336,51 @@ mod tests {
                 assert_eq!(auto, Ok((Choice::Epoll, steps)));
             }
         }
+    }
+
+    /// Puts a filter on this thread that answers one system call with an error, and on the threads it starts.
+    fn forbid(call: libc::c_long, errno: i32) {
+        let op = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+        let mut program = [
+            op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+            op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, call as u32),
+            op(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | errno as u32),
+            op(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+        ];
+        let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+        // SAFETY: a complete filter program, which the kernel copies.
+        let set = unsafe {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+            libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program)
+        };
+        assert_eq!(set, 0);
+    }
+
+    #[test]
+    fn a_filter_is_told_from_a_missing_ring() {
+        if choose(Io::Uring).is_err() {
+            return;
+        }
+        for call in [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter] {
+            for errno in [libc::EPERM, libc::ENOSYS] {
+                let filtered = std::thread::spawn(move || {
+                    forbid(call, errno);
+                    (choose(Io::Uring), choose(Io::Auto))
+                });
+                let (must, may) = filtered.join().unwrap();
+                let steps = must.unwrap_err();
+                assert_eq!((steps.len(), steps[0].errno), (1, errno));
+                assert!(steps[0].cause.contains("seccomp") && steps[0].cure.contains("io_uring_enter"), "{}", steps[0]);
+                assert_eq!(may, Ok((Choice::Epoll, steps)));
+            }
+        }
+        // A kernel that does not know the flags: one step for each set of them, and then none fits.
+        let old = std::thread::spawn(|| {
+            forbid(libc::SYS_io_uring_setup, libc::EINVAL);
+            choose(Io::Auto)
+        });
+        let (choice, steps) = old.join().unwrap().unwrap();
+        assert_eq!((choice, steps.len()), (Choice::Epoll, 3));
     }
 
     #[test]

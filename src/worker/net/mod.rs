@@ -19,6 +19,7 @@ use crate::route::Endpoint;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
 /// Names a stream to [`Net::shutdown`] and the like; valid until the stream is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,9 +30,10 @@ pub struct Handle(pub i32);
 pub enum How {
     /// Wakes a waiting `recv` or `readable`; bytes already received are still delivered, then end of stream.
     Read,
-    /// Sends FIN; a blocked `send_all` fails.
+    /// Sends FIN; later sends fail. Not for a `send_all` that is under way: on epoll a blocked one on a Unix socket would
+    /// not notice.
     Write,
-    /// Both; every waiting operation ends.
+    /// Both; every waiting operation ends, a blocked `send_all` with an error.
     Both,
 }
 
@@ -44,11 +46,26 @@ pub trait Stream: 'static {
     async fn recv(&self, buf: Buf) -> (io::Result<usize>, Buf);
     /// Sends all filled bytes. The sent ones are consumed from `buf` also when it fails: a full `buf.len()` with an error
     /// means that not one byte was handed to the kernel.
-    async fn send_all(&self, buf: Buf) -> (io::Result<()>, Buf);
+    async fn send_all(&self, mut buf: Buf) -> (io::Result<()>, Buf) {
+        while !buf.is_empty() {
+            let sent;
+            (sent, buf) = self.send(buf).await;
+            match sent {
+                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buf),
+                Ok(_) => {}
+                Err(error) => return (Err(error), buf),
+            }
+        }
+        (Ok(()), buf)
+    }
+    /// Sends some of the filled bytes, waiting until at least one can be sent. The sent ones are consumed from `buf`.
+    async fn send(&self, buf: Buf) -> (io::Result<usize>, Buf);
     /// Its name.
     fn handle(&self) -> Handle;
     /// Closes it now. No operation may be under way.
     fn close(self);
+    /// Closes it with a reset: the peer cannot take what it has for a whole. No operation may be under way.
+    fn reset(self);
 }
 
 /// A connection as accepted.
@@ -67,6 +84,8 @@ pub trait Net: Clone + 'static {
     /// Its listeners.
     type Listener: 'static;
 
+    /// Takes a bound and listening socket from control.
+    fn adopt(&self, fd: OwnedFd) -> io::Result<Self::Listener>;
     /// Waits for connections and takes up to `limits::ACCEPT_BATCH` of them. Returns at once with an error if the listener
     /// was shut down (`ErrorKind::NotConnected` or `InvalidInput`) or if descriptors ran out (EMFILE, ENFILE: then what
     /// was accepted before stands in `out`).

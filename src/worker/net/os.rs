@@ -153,18 +153,17 @@ impl Stream for OsStream {
         self.0.recv(buf).await
     }
 
-    async fn send_all(&self, mut buf: Buf) -> (io::Result<()>, Buf) {
-        while !buf.is_empty() {
-            let (result, back) = self.0.send(buf).await;
-            buf = back;
+    async fn send(&self, mut buf: Buf) -> (io::Result<usize>, Buf) {
+        loop {
+            let result;
+            (result, buf) = self.0.send(buf).await;
             match result {
-                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buf),
                 Ok(n) => buf.consume(n),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return (Err(e), buf),
+                Err(ref e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => {}
             }
+            return (result, buf);
         }
-        (Ok(()), buf)
     }
 
     fn handle(&self) -> Handle {
@@ -173,6 +172,11 @@ impl Stream for OsStream {
 
     fn close(self) {
         drop(self);
+    }
+
+    fn reset(self) {
+        // Where the option cannot be set the plain close has to do.
+        let _ = SockRef::from(&self.0).set_linger(Some(std::time::Duration::ZERO));
     }
 }
 
@@ -270,6 +274,10 @@ impl Os {
 impl Net for Os {
     type Stream = OsStream;
     type Listener = OsListener;
+
+    fn adopt(&self, fd: OwnedFd) -> io::Result<OsListener> {
+        self.listener(fd)
+    }
 
     async fn accept(&self, listener: &OsListener, out: &mut Vec<Accepted<OsStream>>) -> io::Result<()> {
         let before = out.len();

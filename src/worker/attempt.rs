@@ -1,0 +1,483 @@
+//! One attempt of an exchange: one backend, one connection to it, the request out, the response back.
+
+use super::buffers::{Buf, Class};
+use super::clusters::{LocalBackend, LocalCluster, Sent, add};
+use super::deadlines::{Aim, Dir, SlotGuard};
+use super::net::{How, Net, Stream};
+use super::relay::{self, Delivered, First, Pace, Uploaded};
+use super::session::{End, Rest, Tally, Turn};
+use crate::exchange::{Exchange, Next, Reason, Trouble};
+use crate::http::body::{Body, CHUNK_PREFIX_MAX, Encoding, chunk_prefix};
+use crate::http::framing::Framing;
+use crate::http::head::{HeadScan, ResponseHead, Scan};
+use crate::http::reject::{Failure, Fault};
+use crate::http::rewrite::{self, RequestRewrite, ResponseRewrite};
+use crate::http::{Version, persist};
+use crate::limits;
+use std::cell::Cell;
+use std::rc::Rc;
+
+/// How an attempt ended.
+pub(super) enum Outcome {
+    /// The exchange is over.
+    End(End),
+    /// The request is at fault: nothing was sent anywhere.
+    Refuse { status: u16, reason: Reason },
+    /// The backend failed, and nothing final was sent to the client: another attempt may follow.
+    Failed { trouble: Trouble, sent: Sent },
+}
+
+/// What the two pumps of an attempt tell each other.
+pub(super) struct Flow<'a> {
+    /// The Upgrade value that the request asked with, or nothing.
+    asked: &'a [u8],
+    pub(super) body_max: u64,
+    pub(super) body_timeout: u32,
+    head_timeout: u32,
+    pub(super) upload_encoding: Encoding,
+    /// The whole request is with the backend.
+    pub(super) uploaded: Cell<bool>,
+    /// The final response head has come.
+    head_seen: Cell<bool>,
+    /// The response is out; the upload has to end.
+    pub(super) stopping: Cell<bool>,
+    /// The request turned out to be at fault: status and reason.
+    pub(super) refusal: Cell<Option<(u16, Reason)>>,
+}
+
+impl Flow<'_> {
+    /// From here on the time to the response head counts.
+    pub(super) fn wait_for_head(&self, slot: &SlotGuard) {
+        if !self.head_seen.get() {
+            slot.arm(Dir::Down, Aim::Backend, self.head_timeout);
+        }
+    }
+}
+
+/// A backend connection while an attempt holds it.
+struct Lease<'a, N: Net> {
+    stream: Option<N::Stream>,
+    reused: bool,
+    backend: &'a Rc<LocalBackend<N::Stream>>,
+    slot: &'a SlotGuard,
+}
+
+impl<N: Net> Lease<'_, N> {
+    /// Gives the stream up: the slot forgets it first, so that no deadline can hit its number's next owner.
+    fn take(&mut self) -> Option<N::Stream> {
+        self.slot.backend(None);
+        self.stream.take()
+    }
+}
+
+impl<N: Net> Drop for Lease<'_, N> {
+    fn drop(&mut self) {
+        self.backend.occupy(-1);
+        drop(self.take());
+    }
+}
+
+/// How the response's side of an attempt ended.
+enum Down {
+    /// Before the final head.
+    Failed(Trouble),
+    /// The upload found the request at fault, before the final head.
+    Refused { status: u16, reason: Reason },
+    /// An own answer was sent instead.
+    Answered,
+    /// The response is delivered. `pool`: its connection may be used again, for as long as the backend said.
+    Done { persist: bool, pool: Option<Option<u32>> },
+    /// It was cut within its body, or the client is gone.
+    Cut,
+    /// 101 was sent: a tunnel follows.
+    Upgraded,
+}
+
+/// Makes one attempt.
+pub(super) async fn attempt<N: Net, C: Stream>(
+    turn: &Turn<'_, N, C>,
+    cluster: &LocalCluster<N::Stream>,
+    backend: &Rc<LocalBackend<N::Stream>>,
+    state: &mut Exchange,
+    buf: &Buf,
+    tally: &mut Tally<N::Stream>,
+) -> Outcome {
+    let (core, slot, policy) = (turn.core, turn.slot, &cluster.shared.policy);
+    let mut body = Body::new(turn.head.framing);
+    let mut out = core.buffers.take(Class::Small);
+    let taken = match compose(turn, buf, &mut body, policy.body_max, tally, &mut out) {
+        Ok(taken) => taken,
+        Err((status, reason)) => {
+            core.buffers.put(out);
+            return Outcome::Refuse { status, reason };
+        }
+    };
+    let sent = backend.sent(slot.now());
+    backend.occupy(1);
+    let mut lease = Lease { stream: None, reused: false, backend, slot };
+    if let Err(trouble) = connect(turn, policy.connect_timeout, state.fresh_only, &mut lease).await {
+        core.buffers.put(out);
+        return Outcome::Failed { trouble, sent };
+    }
+    let Some(stream) = &lease.stream else { return Outcome::Failed { trouble: Trouble::Connect, sent } };
+    let reused = lease.reused;
+
+    let before = out.len();
+    let pace = Pace { dir: Dir::Up, aim: Aim::Backend, seconds: policy.body_timeout };
+    let (result, out) = relay::send_all(stream, slot, pace, out).await;
+    let handed = out.len() < before;
+    core.buffers.put(out);
+    slot.disarm(Dir::Up);
+    if result.is_err() {
+        let trouble = if slot.fired(Dir::Up) { Trouble::HeadTimeout } else { Trouble::Closed { reused, handed } };
+        return Outcome::Failed { trouble, sent };
+    }
+
+    let flow = Flow {
+        asked: turn.head.upgrade.of(buf.filled()),
+        body_max: policy.body_max,
+        body_timeout: policy.body_timeout,
+        head_timeout: policy.head_timeout,
+        upload_encoding: encoding(turn.head.framing),
+        uploaded: Cell::new(body.is_done()),
+        head_seen: Cell::new(false),
+        stopping: Cell::new(false),
+        refusal: Cell::new(None),
+    };
+    let (rest, down) = if body.is_done() {
+        flow.wait_for_head(slot);
+        let down = download(turn, stream, reused, backend, &flow, tally).await;
+        if let Down::Failed(trouble) = down {
+            return Outcome::Failed { trouble, sent };
+        }
+        (Some(Rest::Taken(taken)), down)
+    } else {
+        let up = relay::upload(turn, stream, &flow, body, &buf.filled()[taken..]);
+        let down = async {
+            let down = download(turn, stream, reused, backend, &flow, tally).await;
+            conclude(turn, down, state, backend, sent, tally).await
+        };
+        let stop = |down: &Down| stop_upload(turn, stream, &flow, down);
+        let (up, down) = relay::both(up, down, stop).await;
+        match up {
+            Uploaded::Done(behind) => (Some(Rest::Other(behind)), down),
+            // What the upload has thrown away need not be waited for again.
+            Uploaded::Stopped { drained } => {
+                let end = if matches!(down, Down::Cut) { End::Reset } else { End::Close { linger: !drained } };
+                return Outcome::End(end);
+            }
+        }
+    };
+    Outcome::End(match down {
+        Down::Done { persist, pool } => {
+            if let Some(said) = pool
+                && !backend.is_gone()
+                && let Some(stream) = lease.take()
+            {
+                backend.pool.check_in(stream, slot.now(), policy.pool_idle, said, policy.pool_max);
+            }
+            match rest {
+                Some(rest) if persist => End::Next(rest),
+                Some(Rest::Other(behind)) => {
+                    let linger = !behind.is_empty();
+                    core.buffers.put(behind);
+                    End::Close { linger }
+                }
+                _ => End::Close { linger: buf.len() > taken || turn.head.persist },
+            }
+        }
+        Down::Upgraded => {
+            slot.backend_answered();
+            tally.bytes += relay::tunnel(turn, stream, policy.tunnel_timeout, &buf.filled()[taken..]).await;
+            let idle = slot.fired(Dir::Up) || slot.fired(Dir::Down);
+            tally.reason = if idle { Reason::TunnelIdle } else { Reason::Tunnel };
+            turn.client_is_gone(tally);
+            End::Close { linger: false }
+        }
+        Down::Cut => End::Reset,
+        Down::Failed(_) | Down::Refused { .. } | Down::Answered => End::Close { linger: true },
+    })
+}
+
+fn encoding(framing: Framing) -> Encoding {
+    if framing == Framing::Chunked { Encoding::Chunked } else { Encoding::Plain }
+}
+
+/// Writes the request's head and as much of its body as is here into `out`. Returns how many bytes of `buf` that covers.
+fn compose<N: Net, C: Stream>(
+    turn: &Turn<'_, N, C>,
+    buf: &Buf,
+    body: &mut Body,
+    body_max: u64,
+    tally: &Tally<N::Stream>,
+    out: &mut Buf,
+) -> Result<usize, (u16, Reason)> {
+    let (core, head, info) = (turn.core, turn.head, turn.info);
+    {
+        let view = core.view();
+        let listener = view.settings.listeners.get(info.listener.0 as usize).and_then(Option::as_ref);
+        let peer = info.peer.map(|peer| peer.ip());
+        let trusts = |ip| listener.is_some_and(|l| l.trusted_proxies.iter().any(|net| net.contains(&ip)));
+        let how = RequestRewrite {
+            peer,
+            trusted: peer.is_some_and(trusts),
+            client: tally.client,
+            scheme: if info.tls { "https" } else { "http" },
+            port: info.local.map_or(0, |local| local.port()),
+            request_id: (u128::from(core.random()) << 64) | u128::from(core.random()),
+            via: view.settings.via.as_deref(),
+            underscores: view.settings.underscores,
+        };
+        rewrite::request(head, buf.filled(), &how, out.vec());
+    }
+    let here = &buf.filled()[head.bytes..];
+    if body.is_done() || here.is_empty() {
+        return Ok(head.bytes);
+    }
+    // The body's bytes are put behind the head, decoded and framed in place; in between is room for a chunk-size line.
+    let chunked = encoding(head.framing) == Encoding::Chunked;
+    let head_len = out.len();
+    let gap = if chunked { CHUNK_PREFIX_MAX } else { 0 };
+    let room = out.spare().saturating_sub(gap + limits::TRAILER_BYTES_MAX * usize::from(chunked));
+    let here = &here[..here.len().min(room)];
+    if !(out.append(&[0; CHUNK_PREFIX_MAX][..gap]) && out.append(here)) {
+        return Ok(head.bytes);
+    }
+    let piece = match body.decode(&mut out.filled_mut()[head_len + gap..]) {
+        Ok(piece) => piece,
+        Err(fault) => return Err((400, Reason::Rejected(fault.fault))),
+    };
+    if body.payload_bytes() > body_max {
+        return Err((413, Reason::BodyTooLarge));
+    }
+    let taken = head.bytes + piece.consumed;
+    let begin = head_len + gap + piece.payload.start;
+    out.truncate(head_len + gap + piece.payload.end);
+    if chunked {
+        let payload = piece.payload.len();
+        let mut prefix = [0; CHUNK_PREFIX_MAX];
+        let used = if payload > 0 { chunk_prefix(payload, &mut prefix) } else { 0 };
+        out.close_gap(head_len, begin - used);
+        out.filled_mut()[head_len..head_len + used].copy_from_slice(&prefix[CHUNK_PREFIX_MAX - used..]);
+        let framed = payload == 0 || out.append(b"\r\n");
+        let ended = !body.is_done() || relay::last_chunk(out, body);
+        debug_assert!(framed && ended, "room for trailers was kept free");
+    }
+    Ok(taken)
+}
+
+/// Gets a connection: a pooled one just seen alive, else a new one.
+async fn connect<N: Net, C: Stream>(
+    turn: &Turn<'_, N, C>,
+    seconds: u32,
+    fresh_only: bool,
+    lease: &mut Lease<'_, N>,
+) -> Result<(), Trouble> {
+    let (core, slot, backend) = (turn.core, turn.slot, lease.backend);
+    if !fresh_only && let Some(stream) = backend.pool.check_out(&core.net, slot.now()) {
+        slot.backend(Some(stream.handle()));
+        (lease.stream, lease.reused) = (Some(stream), true);
+        return Ok(());
+    }
+    slot.arm(Dir::Down, Aim::Backend, seconds);
+    let connected = core.net.connect(&backend.endpoint, |handle| slot.backend(Some(handle))).await;
+    slot.disarm(Dir::Down);
+    match connected {
+        Ok(stream) => {
+            add(&core.stats.connects, 1);
+            lease.stream = Some(stream);
+            Ok(())
+        }
+        Err(_) => {
+            slot.backend(None);
+            Err(if slot.fired(Dir::Down) { Trouble::ConnectTimeout } else { Trouble::Connect })
+        }
+    }
+}
+
+/// Receives the response and delivers it.
+async fn download<N: Net, C: Stream>(
+    turn: &Turn<'_, N, C>,
+    stream: &N::Stream,
+    reused: bool,
+    backend: &LocalBackend<N::Stream>,
+    flow: &Flow<'_>,
+    tally: &mut Tally<N::Stream>,
+) -> Down {
+    let (core, slot, request) = (turn.core, turn.slot, turn.head);
+    let mut head = ResponseHead::default();
+    let mut buf = match final_head(turn, stream, (reused, flow.asked), &mut head, tally).await {
+        Ok(buf) => buf,
+        Err(trouble) => {
+            return match flow.refusal.get() {
+                Some((status, reason)) => Down::Refused { status, reason },
+                None => Down::Failed(trouble),
+            };
+        }
+    };
+    flow.head_seen.set(true);
+    slot.disarm(Dir::Down);
+    slot.backend_answered();
+    backend.answered(head.status, slot.now());
+    tally.status = head.status;
+
+    let side = persist::client_side(request, &head);
+    let persist = request.persist && side.persist && flow.uploaded.get() && !core.is_draining() && !slot.fired(Dir::Up);
+    let upgraded = head.status == 101;
+    let mut out = core.buffers.take(Class::Small);
+    turn.write_head(&head, buf.filled(), side.framing, !persist && !upgraded, &mut out);
+    buf.consume(head.bytes);
+    let mut body = Body::new(head.framing);
+    let (clean, whole) = if upgraded {
+        // Whatever stands behind a 101 is the tunnel's.
+        (false, true)
+    } else {
+        match body.decode(buf.filled_mut()) {
+            Ok(piece) => (piece.consumed == buf.len(), relay::frame(&mut buf, piece, side.encoding, &body)),
+            Err(fault) => {
+                core.buffers.put(out);
+                core.buffers.put(buf);
+                return Down::Failed(Trouble::BadHead(Failure { fault: fault.fault, at: fault.at }));
+            }
+        }
+    };
+    if buf.prepend(out.filled()) {
+        core.buffers.put(out);
+    } else if !turn.send(out, tally).await {
+        core.buffers.put(buf);
+        tally.reason = Reason::ClientAbort;
+        return Down::Cut;
+    }
+    if upgraded {
+        if turn.send(buf, tally).await {
+            return Down::Upgraded;
+        }
+        tally.reason = Reason::ClientAbort;
+        return Down::Cut;
+    }
+    let first = First { buf, body, clean, whole };
+    match relay::deliver(turn, stream, flow, side.encoding, first, &mut tally.bytes).await {
+        Delivered::Whole { clean } => {
+            let reusable = clean && head.persist && flow.uploaded.get();
+            Down::Done { persist, pool: reusable.then_some(head.keep_alive_timeout) }
+        }
+        Delivered::Cut(reason) => {
+            tally.reason = reason;
+            turn.client_is_gone(tally);
+            Down::Cut
+        }
+    }
+}
+
+/// Receives until the final response head is complete; passes interim ones on. The buffer begins with the head.
+async fn final_head<N: Net, C: Stream>(
+    turn: &Turn<'_, N, C>,
+    stream: &N::Stream,
+    (reused, asked): (bool, &[u8]),
+    head: &mut ResponseHead,
+    tally: &mut Tally<N::Stream>,
+) -> Result<Buf, Trouble> {
+    let (core, slot, request) = (turn.core, turn.slot, turn.head);
+    let mut buf = core.buffers.take(Class::Small);
+    let mut scan = HeadScan::default();
+    let mut interims = 0;
+    let trouble = loop {
+        let complete = if buf.is_empty() { Ok(Scan::Partial) } else { scan.response(buf.filled()) };
+        match complete {
+            Ok(Scan::Partial) => {}
+            Ok(Scan::Complete(bytes)) => {
+                if let Err(failure) = head.parse(&buf.filled()[..bytes], request.method) {
+                    break Trouble::BadHead(failure);
+                }
+                if head.status == 101 && !head.switches_to(&buf.filled()[..bytes], asked) {
+                    break Trouble::BadHead(Failure { fault: Fault::UnsolicitedUpgrade, at: 0 });
+                }
+                if !head.is_interim() {
+                    return Ok(buf);
+                }
+                interims += 1;
+                if interims > limits::INTERIM_RESPONSES_MAX {
+                    break Trouble::BadHead(Failure { fault: Fault::TooManyInterim, at: 0 });
+                }
+                if request.version == Version::Http11 && !interim(turn, head, &buf, tally).await {
+                    break Trouble::ClosedInHead;
+                }
+                buf.consume(bytes);
+                scan = HeadScan::default();
+                continue;
+            }
+            Err(failure) => break Trouble::BadHead(failure),
+        }
+        buf.compact();
+        let received;
+        (received, buf) = stream.recv(buf).await;
+        match received {
+            Ok(n) if n > 0 => {}
+            _ if slot.fired(Dir::Down) || slot.fired(Dir::Up) => break Trouble::HeadTimeout,
+            _ if interims > 0 || !buf.is_empty() => break Trouble::ClosedInHead,
+            _ => break Trouble::Closed { reused, handed: true },
+        }
+    };
+    core.buffers.put(buf);
+    Err(trouble)
+}
+
+/// Passes an interim response on; `false` if the client did not take it.
+async fn interim<N: Net, C: Stream>(
+    turn: &Turn<'_, N, C>,
+    head: &ResponseHead,
+    buf: &Buf,
+    tally: &mut Tally<N::Stream>,
+) -> bool {
+    let core = turn.core;
+    let mut out = core.buffers.take(Class::Small);
+    turn.write_head(head, buf.filled(), Framing::None, false, &mut out);
+    turn.send(out, tally).await
+}
+
+/// In an attempt whose request is only partly in memory nothing can be tried again: what failed is answered here, while
+/// the upload may still wait for its client.
+async fn conclude<N: Net, C: Stream>(
+    turn: &Turn<'_, N, C>,
+    down: Down,
+    state: &mut Exchange,
+    backend: &LocalBackend<N::Stream>,
+    sent: Sent,
+    tally: &mut Tally<N::Stream>,
+) -> Down {
+    let (status, reason) = match down {
+        Down::Failed(_) if turn.client_is_gone(tally) => return Down::Cut,
+        Down::Failed(trouble) => {
+            turn.core.blame(backend, trouble.blame(), sent);
+            match state.failed(trouble, false) {
+                Next::Answer { status, reason } => (status, reason),
+                Next::Retry { .. } => trouble.answer(),
+            }
+        }
+        Down::Refused { status, reason } => (status, reason),
+        other => return other,
+    };
+    turn.send_answer(status, reason, None, true, tally).await;
+    Down::Answered
+}
+
+/// The response has ended before the request: the upload is made to stop without losing what the client got.
+fn stop_upload<N: Net, C: Stream>(turn: &Turn<'_, N, C>, stream: &N::Stream, flow: &Flow<'_>, down: &Down) {
+    flow.stopping.set(true);
+    turn.core.net.shutdown(stream.handle(), How::Both);
+    if matches!(down, Down::Cut) {
+        turn.core.net.shutdown(turn.stream.handle(), How::Read);
+    } else {
+        turn.core.net.shutdown(turn.stream.handle(), How::Write);
+        turn.slot.arm(Dir::Up, Aim::ClientRead, limits::LINGER_TICKS);
+    }
+}
+
+impl<N: Net, C: Stream> Turn<'_, N, C> {
+    fn write_head(&self, head: &ResponseHead, bytes: &[u8], framing: Framing, close: bool, out: &mut Buf) {
+        let view = self.core.view();
+        let (date, via) = (self.core.date.get(), view.settings.via.as_deref());
+        let how = ResponseRewrite { client_version: self.head.version, close, framing, date: &date, via };
+        rewrite::response(head, bytes, &how, out.vec());
+    }
+}

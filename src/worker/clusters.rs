@@ -1,0 +1,212 @@
+//! One core's side of clusters and backends: balancing state, pooled connections, and what is told to control.
+//!
+//! Kept by identity over reloads; an exchange holds its cluster and backend by `Rc` and never the table.
+
+use super::Core;
+use super::net::{Net, Stream};
+use super::pool::Pool;
+use crate::event::FromWorker;
+use crate::exchange::Blame;
+use crate::route::balance::{Balancer, Tried};
+use crate::route::health::{Cells, CoreCell};
+use crate::route::table::Cluster;
+use crate::route::{BackendId, ClusterId, Endpoint};
+use rustc_hash::FxHashMap;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Adds to a counter that only this core writes: a load and a store, no locked instruction.
+pub(super) fn add(counter: &AtomicU64, n: u64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+}
+
+fn set(counter: &AtomicU32, value: u32) {
+    counter.store(value, Ordering::Relaxed);
+}
+
+/// A cluster as this core uses it, for one generation of its config.
+pub struct LocalCluster<S> {
+    /// As published.
+    pub shared: Arc<Cluster>,
+    backends: Vec<Rc<LocalBackend<S>>>,
+    balancer: RefCell<Balancer>,
+}
+
+/// One endpoint as this core uses it.
+pub struct LocalBackend<S> {
+    /// Identity.
+    pub id: BackendId,
+    /// The operator's id.
+    pub name: String,
+    /// Where to connect.
+    pub endpoint: Endpoint,
+    /// Idle connections to it.
+    pub pool: Pool<S>,
+    cells: Arc<Cells>,
+    core: usize,
+    /// Response heads that this core has had from it.
+    heads: Cell<u64>,
+    gone: Cell<bool>,
+}
+
+impl<S> LocalBackend<S> {
+    fn cell(&self) -> &CoreCell {
+        self.cells.core(self.core)
+    }
+
+    /// A request goes out. Keep what this returns for [`Core::blame`].
+    pub fn sent(&self, now: u32) -> Sent {
+        let cell = self.cell();
+        add(&cell.requests, 1);
+        Sent { tick: now, heads: self.heads.get() }
+    }
+
+    /// A response head came: the backend lives.
+    pub fn answered(&self, status: u16, now: u32) {
+        let cell = self.cell();
+        self.heads.set(self.heads.get() + 1);
+        if cell.failures_in_row.load(Ordering::Relaxed) != 0 {
+            set(&cell.failures_in_row, 0);
+        }
+        set(&cell.head_tick, now + 1);
+        let class = usize::from(status / 100).clamp(1, 5) - 1;
+        add(&cell.statuses[class], 1);
+    }
+
+    /// An exchange begins (`1`) or ends (`-1`) to occupy it.
+    pub fn occupy(&self, by: i32) {
+        let in_flight = &self.cell().in_flight;
+        in_flight.store(in_flight.load(Ordering::Relaxed).wrapping_add_signed(by), Ordering::Relaxed);
+    }
+
+    /// A request that failed here is sent again.
+    pub fn retried(&self) {
+        add(&self.cell().retries, 1);
+    }
+
+    /// Removed by a reload: its connections are not pooled any more.
+    pub fn is_gone(&self) -> bool {
+        self.gone.get()
+    }
+}
+
+/// When a request was sent, for the timeout rule.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    tick: u32,
+    heads: u64,
+}
+
+/// Clusters and backends of one core.
+pub struct Clusters<S> {
+    clusters: RefCell<FxHashMap<ClusterId, Rc<LocalCluster<S>>>>,
+    backends: RefCell<FxHashMap<BackendId, Rc<LocalBackend<S>>>>,
+}
+
+impl<S> Default for Clusters<S> {
+    fn default() -> Self {
+        Clusters { clusters: RefCell::default(), backends: RefCell::default() }
+    }
+}
+
+impl<S: Stream> Clusters<S> {
+    /// This core's side of a published cluster, made or renewed if the config of it has changed.
+    fn local(&self, cluster: &Arc<Cluster>, core: usize, seed: impl FnOnce() -> u64) -> Rc<LocalCluster<S>> {
+        if let Some(local) = self.clusters.borrow().get(&cluster.id)
+            && Arc::ptr_eq(&local.shared, cluster)
+        {
+            return local.clone();
+        }
+        let mut known = self.backends.borrow_mut();
+        let backends = cluster.backends.iter().map(|backend| {
+            let fresh = || {
+                Rc::new(LocalBackend {
+                    id: backend.id,
+                    name: backend.name.clone(),
+                    endpoint: backend.endpoint.clone(),
+                    pool: Pool::default(),
+                    cells: backend.cells.clone(),
+                    core,
+                    heads: Cell::new(0),
+                    gone: Cell::new(false),
+                })
+            };
+            known.entry(backend.id).or_insert_with(fresh).clone()
+        });
+        let local = Rc::new(LocalCluster {
+            shared: cluster.clone(),
+            backends: backends.collect(),
+            balancer: RefCell::new(Balancer::new(cluster, core, seed())),
+        });
+        self.clusters.borrow_mut().insert(cluster.id, local.clone());
+        local
+    }
+
+    /// Drops what a reload has removed; running exchanges keep their own hold.
+    pub fn forget(&self, backends: &[BackendId], clusters: &[ClusterId]) {
+        for id in clusters {
+            self.clusters.borrow_mut().remove(id);
+        }
+        for id in backends {
+            if let Some(backend) = self.backends.borrow_mut().remove(id) {
+                backend.gone.set(true);
+                backend.pool.close_all();
+            }
+        }
+    }
+
+    /// One tick: closes pooled connections that have idled too long or that the backend has closed. Returns how many
+    /// are left.
+    pub fn tick<N: Net<Stream = S>>(&self, net: &N, now: u32) -> usize {
+        self.backends.borrow().values().map(|backend| backend.pool.tick(net, now)).sum()
+    }
+
+    /// Closes all pooled connections.
+    pub fn close_idle(&self) {
+        self.backends.borrow().values().for_each(|backend| backend.pool.close_all());
+    }
+}
+
+impl<N: Net> Core<N> {
+    /// Finds the cluster for a host and path in the current snapshot.
+    pub(super) fn route(&self, host: &[u8], path: &[u8]) -> Option<Rc<LocalCluster<N::Stream>>> {
+        let view = self.view();
+        let route = view.table.find(host, path)?;
+        Some(self.clusters.local(&route.cluster, self.index, || self.random()))
+    }
+
+    /// Picks an up backend that was not tried, by the current snapshot; `None` if there is none.
+    pub(super) fn pick(
+        &self,
+        cluster: &LocalCluster<N::Stream>,
+        tried: &Tried,
+    ) -> Option<(usize, Rc<LocalBackend<N::Stream>>)> {
+        let view = self.view();
+        let index = cluster.balancer.borrow_mut().pick(&cluster.shared, &view.states, tried)?;
+        Some((index, cluster.backends[index].clone()))
+    }
+
+    /// Books a failure and tells control: the cell first, then a hint, then the doorbell.
+    pub(super) fn blame(&self, backend: &LocalBackend<N::Stream>, blame: Blame, sent: Sent) {
+        let cell = backend.cell();
+        match blame {
+            Blame::None => return,
+            Blame::Connect => add(&cell.connect_errors, 1),
+            Blame::Reset => add(&cell.resets, 1),
+            Blame::Timeout => {
+                add(&cell.timeouts, 1);
+                if backend.heads.get() == sent.heads {
+                    set(&cell.timeout_sent_tick, sent.tick + 1);
+                }
+            }
+        }
+        if blame != Blame::Timeout {
+            set(&cell.failures_in_row, cell.failures_in_row.load(Ordering::Relaxed).saturating_add(1));
+        }
+        if cell.reported.swap(1, Ordering::AcqRel) == 0 {
+            self.tell(FromWorker::Report { core: self.index, backend: backend.id });
+        }
+    }
+}

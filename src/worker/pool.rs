@@ -1,0 +1,90 @@
+//! Idle connections to one backend, per core, last in first out: the hottest is used again first, the rest age and close.
+//!
+//! How long one may idle is the least of three: the cluster's setting, what the backend said (`Keep-Alive: timeout`), and
+//! what it was seen to do. Reusing a connection that the backend is about to close is how proxies make 502s (FIELD: the
+//! stale pooled connection), so all three are kept a second below the backend's own limit.
+
+use super::net::{Net, Stream};
+use std::cell::{Cell, RefCell};
+
+/// Ticks after which a limit that was learned by observation is forgotten.
+const LEARNED_TICKS: u32 = 60;
+
+struct Idle<S> {
+    stream: S,
+    since: u32,
+    until: u32,
+}
+
+/// The idle connections of one core to one backend.
+pub struct Pool<S> {
+    idle: RefCell<Vec<Idle<S>>>,
+    /// Seconds after which the backend was seen to close an idle connection, and until which tick this is believed.
+    learned: Cell<Option<(u32, u32)>>,
+}
+
+impl<S> Default for Pool<S> {
+    fn default() -> Self {
+        Pool { idle: RefCell::new(Vec::new()), learned: Cell::new(None) }
+    }
+}
+
+impl<S: Stream> Pool<S> {
+    /// Takes the hottest connection that may still be used and was alive a moment ago: neither an end nor bytes wait on it.
+    /// Bytes would be an answer to nothing, and the next client's answer would come from them.
+    pub fn check_out<N: Net<Stream = S>>(&self, net: &N, now: u32) -> Option<S> {
+        loop {
+            let idle = self.idle.borrow_mut().pop()?;
+            if now < idle.until && net.quiet(idle.stream.handle()) {
+                return Some(idle.stream);
+            }
+            idle.stream.close();
+        }
+    }
+
+    /// Puts a connection back that may be used again. `seconds` is the cluster's limit, `said` the backend's.
+    pub fn check_in(&self, stream: S, now: u32, seconds: u32, said: Option<u32>, most: u32) {
+        let learned = self.learned.get().filter(|(_, until)| now < *until).map(|(seconds, _)| seconds);
+        let backend_limit = [said, learned].into_iter().flatten().min().map(|s| s.saturating_sub(1));
+        let until = now.saturating_add(backend_limit.map_or(seconds, |limit| limit.min(seconds)));
+        let mut idle = self.idle.borrow_mut();
+        if until <= now || idle.len() >= most as usize {
+            drop(idle);
+            return stream.close();
+        }
+        idle.push(Idle { stream, since: now, until });
+    }
+
+    /// Closes what has idled too long or was closed by the backend, and learns from the latter. Returns what is left.
+    pub fn tick<N: Net<Stream = S>>(&self, net: &N, now: u32) -> usize {
+        let mut idle = self.idle.borrow_mut();
+        let mut closed_ages: Option<(u32, u32)> = None;
+        let mut oldest_alive = 0;
+        let spent = idle.extract_if(.., |entry| {
+            let age = now.saturating_sub(entry.since);
+            let alive = age == 0 || net.quiet(entry.stream.handle());
+            let keep = alive && now < entry.until;
+            if keep {
+                oldest_alive = oldest_alive.max(age);
+            } else if !alive {
+                let (least, most) = closed_ages.unwrap_or((age, age));
+                closed_ages = Some((least.min(age), most.max(age)));
+            }
+            !keep
+        });
+        spent.for_each(|entry| entry.stream.close());
+        // An idle timeout closes at one age and spares nothing older; a restart closes connections of all ages.
+        if let Some((least, most)) = closed_ages
+            && most - least <= 1
+            && oldest_alive <= most
+        {
+            self.learned.set(Some((least, now.saturating_add(LEARNED_TICKS))));
+        }
+        idle.len()
+    }
+
+    /// Closes all.
+    pub fn close_all(&self) {
+        self.idle.borrow_mut().drain(..).for_each(|idle| idle.stream.close());
+    }
+}

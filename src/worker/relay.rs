@@ -1,0 +1,401 @@
+//! The pumps: bodies from a source to a sink, both directions at once, and the tunnel behind an upgrade.
+//!
+//! A pump reads into one buffer, finds the payload in place (`http/body`), frames it in place, and sends the same buffer.
+//! Nothing is held back and nothing is buffered whole.
+
+use super::Core;
+use super::attempt::Flow;
+use super::buffers::{Buf, Class};
+use super::deadlines::{Aim, Dir, SlotGuard};
+use super::net::{How, Net, Stream};
+use super::session::Turn;
+use crate::exchange::Reason;
+use crate::http::body::{Body, CHUNK_PREFIX_MAX, Decoded, Encoding, chunk_prefix};
+use crate::limits;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+/// Bytes of a body from which on the large buffers are used at once.
+const LARGE_FROM: u64 = 64 * 1024;
+
+/// Which watch guards a send, and how long it may go without progress.
+#[derive(Clone, Copy)]
+pub(super) struct Pace {
+    pub(super) dir: Dir,
+    pub(super) aim: Aim,
+    pub(super) seconds: u32,
+}
+
+/// Sends all of a buffer; each piece that goes out renews the deadline. What was not sent is left in the buffer.
+pub(super) async fn send_all<S: Stream>(
+    stream: &S,
+    slot: &SlotGuard,
+    pace: Pace,
+    mut buf: Buf,
+) -> (io::Result<()>, Buf) {
+    while !buf.is_empty() {
+        slot.arm(pace.dir, pace.aim, pace.seconds);
+        let sent;
+        (sent, buf) = stream.send(buf).await;
+        match sent {
+            Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buf),
+            Ok(_) => {}
+            Err(error) => return (Err(error), buf),
+        }
+    }
+    (Ok(()), buf)
+}
+
+/// Leaves in the buffer what goes out for this piece of a body. `false`: the end of the message does not fit and has to be
+/// sent by itself ([`last_chunk`]).
+#[must_use]
+pub(super) fn frame(buf: &mut Buf, piece: Decoded, encoding: Encoding, body: &Body) -> bool {
+    let payload = piece.payload.len();
+    buf.keep(piece.payload);
+    if encoding == Encoding::Plain {
+        return true;
+    }
+    if payload > 0 {
+        let mut room = [0; CHUNK_PREFIX_MAX];
+        let used = chunk_prefix(payload, &mut room);
+        let framed = buf.prepend(&room[CHUNK_PREFIX_MAX - used..]) && buf.append(b"\r\n");
+        debug_assert!(framed, "headroom and tail are kept free for this");
+    }
+    !body.is_done() || last_chunk(buf, body)
+}
+
+/// Appends the last chunk with its trailer section.
+#[must_use]
+pub(super) fn last_chunk(buf: &mut Buf, body: &Body) -> bool {
+    let trailers = body.trailers();
+    if buf.spare() < trailers.len() && !trailers.is_empty() {
+        return false;
+    }
+    buf.append(b"0\r\n") && buf.append(trailers) && buf.append(b"\r\n")
+}
+
+/// Chooses the buffer for the next read of a body.
+fn next_buffer<N: Net>(core: &Core<N>, used: Buf, body: &Body, was_full: bool) -> Buf {
+    let large = was_full || body.remaining().is_some_and(|rest| rest > LARGE_FROM);
+    let class = if large { Class::Large } else { Class::Small };
+    if used.class() == class {
+        let mut buf = used;
+        buf.clear();
+        return buf;
+    }
+    core.buffers.put(used);
+    core.buffers.take(class)
+}
+
+/// How an upload ended.
+pub(super) enum Uploaded {
+    /// All of it is with the backend; the buffer holds what came behind.
+    Done(Buf),
+    /// Not all of it. `drained`: what the client still sent was read and thrown away.
+    Stopped { drained: bool },
+}
+
+/// Pumps the request body that is not yet in memory to the backend. `rest` is what of it is.
+pub(super) async fn upload<N: Net, C: Stream>(
+    turn: &Turn<'_, N, C>,
+    backend: &N::Stream,
+    flow: &Flow<'_>,
+    mut body: Body,
+    mut rest: &[u8],
+) -> Uploaded {
+    let (core, slot, rules) = (turn.core, turn.slot, turn.rules);
+    let mut buf = core.buffers.take(Class::Small);
+    let mut was_full = false;
+    let refusal = loop {
+        buf = next_buffer(core, buf, &body, was_full);
+        if rest.is_empty() {
+            slot.arm(Dir::Up, Aim::ClientRead, flow.body_timeout);
+            slot.reading(true, 0, rules.rate_min);
+            let received;
+            (received, buf) = turn.stream.recv(buf).await;
+            let n = received.unwrap_or(0);
+            slot.reading(false, n, rules.rate_min);
+            if flow.stopping.get() {
+                return discard(turn, buf, n).await;
+            }
+            if n == 0 {
+                break match () {
+                    () if slot.slow() => (408, Reason::ClientSlow),
+                    () if slot.fired(Dir::Up) => (408, Reason::ClientTimeout),
+                    () => (400, Reason::ClientTruncated),
+                };
+            }
+            was_full = buf.spare() == 0;
+        } else {
+            let n = rest.len().min(buf.spare());
+            let fits = buf.append(&rest[..n]);
+            debug_assert!(fits);
+            rest = &rest[n..];
+        }
+        let piece = match body.decode(buf.filled_mut()) {
+            Ok(piece) => piece,
+            Err(fault) => break (400, Reason::Rejected(fault.fault)),
+        };
+        if body.payload_bytes() > flow.body_max {
+            break (413, Reason::BodyTooLarge);
+        }
+        let behind = (piece.consumed < buf.len()).then(|| {
+            let mut behind = core.buffers.take(buf.class());
+            let fits = behind.append(&buf.filled()[piece.consumed..]);
+            debug_assert!(fits, "same class");
+            behind
+        });
+        let whole = frame(&mut buf, piece, flow.upload_encoding, &body);
+        let pace = Pace { dir: Dir::Up, aim: Aim::Backend, seconds: flow.body_timeout };
+        let mut sent;
+        (sent, buf) = send_all(backend, slot, pace, buf).await;
+        if sent.is_ok() && !whole {
+            buf.clear();
+            let fits = last_chunk(&mut buf, &body);
+            debug_assert!(fits, "an empty buffer holds any trailer section");
+            (sent, buf) = send_all(backend, slot, pace, buf).await;
+        }
+        if sent.is_err() {
+            if flow.stopping.get() {
+                return discard(turn, buf, 0).await;
+            }
+            // The backend may have answered before it stopped reading: the other pump finds out, in bounded time.
+            core.buffers.put(buf);
+            slot.disarm(Dir::Up);
+            flow.wait_for_head(slot);
+            return Uploaded::Stopped { drained: false };
+        }
+        if body.is_done() {
+            let behind = behind.unwrap_or_else(|| {
+                buf.clear();
+                std::mem::replace(&mut buf, core.buffers.take(Class::Small))
+            });
+            core.buffers.put(buf);
+            slot.disarm(Dir::Up);
+            flow.uploaded.set(true);
+            flow.wait_for_head(slot);
+            return Uploaded::Done(behind);
+        }
+    };
+    core.buffers.put(buf);
+    flow.refusal.set(Some(refusal));
+    core.net.shutdown(backend.handle(), How::Both);
+    Uploaded::Stopped { drained: false }
+}
+
+/// The response is out although the request is not: reads on for a while, so that no reset destroys the response.
+async fn discard<N: Net, C: Stream>(turn: &Turn<'_, N, C>, mut buf: Buf, already: usize) -> Uploaded {
+    let mut thrown_away = already;
+    let mut ended = false;
+    while !ended && thrown_away < limits::LINGER_BYTES_MAX {
+        buf.clear();
+        let received;
+        (received, buf) = turn.stream.recv(buf).await;
+        let n = received.unwrap_or(0);
+        thrown_away += n;
+        ended = n == 0;
+    }
+    turn.core.buffers.put(buf);
+    Uploaded::Stopped { drained: true }
+}
+
+/// Runs the two pumps of an exchange to their ends; neither is ever dropped with an operation under way. When the response
+/// ends first, `stop` makes the upload end.
+pub(super) async fn both<U, D>(
+    up: impl Future<Output = U>,
+    down: impl Future<Output = D>,
+    stop: impl Fn(&D),
+) -> (U, D) {
+    let (mut up, mut down) = (pin!(up), pin!(down));
+    let (mut up_end, mut down_end) = (None, None);
+    poll_fn(move |cx| {
+        if up_end.is_none()
+            && let Poll::Ready(end) = up.as_mut().poll(cx)
+        {
+            up_end = Some(end);
+        }
+        if down_end.is_none()
+            && let Poll::Ready(end) = down.as_mut().poll(cx)
+        {
+            if up_end.is_none() {
+                stop(&end);
+            }
+            down_end = Some(end);
+        }
+        match (up_end.take(), down_end.take()) {
+            (Some(up), Some(down)) => Poll::Ready((up, down)),
+            (up, down) => {
+                (up_end, down_end) = (up, down);
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+/// How a response body ended.
+pub(super) enum Delivered {
+    /// Whole. `clean`: nothing came behind it, the connection may be used again.
+    Whole { clean: bool },
+    /// Cut short, for this reason.
+    Cut(Reason),
+}
+
+/// A response whose head is judged: the head and the first piece of the body, framed, stand in the buffer.
+pub(super) struct First {
+    pub(super) buf: Buf,
+    pub(super) body: Body,
+    /// Nothing stands behind the body's end.
+    pub(super) clean: bool,
+    /// See [`frame`].
+    pub(super) whole: bool,
+}
+
+/// Sends a response's head and first piece to the client and pumps the rest of the body.
+pub(super) async fn deliver<N: Net, C: Stream>(
+    turn: &Turn<'_, N, C>,
+    backend: &N::Stream,
+    flow: &Flow<'_>,
+    encoding: Encoding,
+    first: First,
+    bytes: &mut u64,
+) -> Delivered {
+    let (core, slot) = (turn.core, turn.slot);
+    let First { mut buf, mut body, mut clean, mut whole } = first;
+    let mut was_full = buf.spare() == 0;
+    let mut ended = body.is_done();
+    let pace = Pace { dir: Dir::Down, aim: Aim::ClientSend, seconds: turn.rules.body_timeout };
+    let cut = loop {
+        let before = buf.len();
+        let mut sent;
+        (sent, buf) = send_all(turn.stream, slot, pace, buf).await;
+        *bytes += (before - buf.len()) as u64;
+        if sent.is_ok() && !whole {
+            buf.clear();
+            let fits = last_chunk(&mut buf, &body);
+            debug_assert!(fits, "an empty buffer holds any trailer section");
+            let before = buf.len();
+            (sent, buf) = send_all(turn.stream, slot, pace, buf).await;
+            *bytes += (before - buf.len()) as u64;
+        }
+        if sent.is_err() {
+            break Reason::ClientAbort;
+        }
+        if ended {
+            core.buffers.put(buf);
+            slot.disarm(Dir::Down);
+            return Delivered::Whole { clean };
+        }
+        buf = next_buffer(core, buf, &body, was_full);
+        slot.arm(Dir::Down, Aim::Backend, flow.body_timeout);
+        let received;
+        (received, buf) = backend.recv(buf).await;
+        match received {
+            Ok(n) if n > 0 => was_full = buf.spare() == 0,
+            Ok(_) if body.complete_at_eof() && !slot.fired(Dir::Down) && !slot.client_gone() => {
+                // The end of the connection is the end of the body; a client that speaks chunks is told so.
+                ended = true;
+                clean = false;
+                whole = encoding == Encoding::Plain;
+                buf.clear();
+                continue;
+            }
+            _ if slot.fired(Dir::Down) => break Reason::BackendStalled,
+            _ => break flow.refusal.get().map_or(Reason::BackendTruncated, |(_, reason)| reason),
+        }
+        let piece = match body.decode(buf.filled_mut()) {
+            Ok(piece) => piece,
+            Err(fault) => break Reason::BadResponse(fault.fault),
+        };
+        clean = piece.consumed == buf.len();
+        ended = body.is_done();
+        whole = frame(&mut buf, piece, encoding, &body);
+    };
+    core.buffers.put(buf);
+    Delivered::Cut(cut)
+}
+
+/// Carries bytes both ways until both sides have ended or nothing has moved for the tunnel's time. `early` bytes of the
+/// client came behind its request. Returns the bytes sent to the client.
+pub(super) async fn tunnel<N: Net, C: Stream>(
+    turn: &Turn<'_, N, C>,
+    backend: &N::Stream,
+    seconds: u32,
+    early: &[u8],
+) -> u64 {
+    let core: &Rc<Core<N>> = turn.core;
+    let slot = turn.slot;
+    let both_moved = move || {
+        slot.arm(Dir::Up, Aim::ClientRead, seconds);
+        slot.arm(Dir::Down, Aim::Backend, seconds);
+    };
+    both_moved();
+    let (_, to_client) = both(
+        carry(core, turn.stream, backend, early, &both_moved),
+        carry(core, backend, turn.stream, &[], &both_moved),
+        |_| {},
+    )
+    .await;
+    to_client
+}
+
+/// One direction of a tunnel: until the end of `from`, which is passed on as a half-close. Holds no buffer while it waits.
+async fn carry<N: Net, A: Stream, B: Stream>(
+    core: &Core<N>,
+    from: &A,
+    to: &B,
+    mut early: &[u8],
+    moved: &impl Fn(),
+) -> u64 {
+    let mut carried = 0;
+    loop {
+        let mut buf;
+        if early.is_empty() {
+            if from.readable().await.is_err() {
+                break;
+            }
+            buf = core.buffers.take(Class::Small);
+            let received;
+            (received, buf) = from.recv(buf).await;
+            match received {
+                Ok(n) if n > 0 => {}
+                end => {
+                    core.buffers.put(buf);
+                    if end.is_err() {
+                        core.net.shutdown(to.handle(), How::Both);
+                        return carried;
+                    }
+                    break;
+                }
+            }
+        } else {
+            buf = core.buffers.take(Class::Small);
+            let n = early.len().min(buf.spare());
+            let fits = buf.append(&early[..n]);
+            debug_assert!(fits);
+            early = &early[n..];
+        }
+        while !buf.is_empty() {
+            moved();
+            let sent;
+            (sent, buf) = to.send(buf).await;
+            match sent {
+                Ok(n) if n > 0 => carried += n as u64,
+                _ => {
+                    core.buffers.put(buf);
+                    // Nobody takes these bytes: the other direction has no meaning any more.
+                    core.net.shutdown(from.handle(), How::Both);
+                    core.net.shutdown(to.handle(), How::Both);
+                    return carried;
+                }
+            }
+        }
+        core.buffers.put(buf);
+        moved();
+    }
+    core.net.shutdown(to.handle(), How::Write);
+    carried
+}

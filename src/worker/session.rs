@@ -1,0 +1,437 @@
+//! One busy period of a client connection: head, exchange, head, exchange, until no byte is left or the connection ends.
+
+use super::attempt::{self, Outcome};
+use super::buffers::{Buf, Class};
+use super::clusters::{LocalBackend, LocalCluster, add};
+use super::deadlines::{Aim, Dir, SlotGuard};
+use super::net::{How, Net, Stream};
+use super::relay;
+use super::{ConnInfo, Core};
+use crate::access_log::Record;
+use crate::config::{HalfClose, LogTarget};
+use crate::exchange::{Exchange, Next, Reason};
+use crate::http::body::Body;
+use crate::http::forwarded;
+use crate::http::framing::Framing;
+use crate::http::head::{HeadScan, RequestHead, Scan};
+use crate::http::reject::Reject;
+use crate::http::{Method, Version, reply};
+use crate::limits;
+use crate::route::balance::Tried;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+/// A client connection between two busy periods.
+pub(super) struct Conn<C> {
+    pub(super) stream: C,
+    pub(super) info: Rc<ConnInfo>,
+    /// Requests served so far.
+    pub(super) served: u32,
+}
+
+/// How a busy period ends.
+pub(super) enum Served<C> {
+    /// The connection waits for its next request.
+    Idle(Conn<C>),
+    /// It is closed.
+    Closed,
+}
+
+/// What an exchange leaves behind.
+enum After {
+    /// The next request may follow; the buffer holds what has come of it.
+    Next(Buf),
+    Close {
+        linger: bool,
+    },
+    Reset,
+}
+
+/// How an exchange ends, as far as its connection is concerned.
+pub(super) enum End {
+    /// The next request may follow.
+    Next(Rest),
+    /// The connection ends. `linger`: request bytes may still be under way, which a plain close would answer with a reset
+    /// that destroys the response.
+    Close { linger: bool },
+    /// The response was cut short: the end must not look like an end.
+    Reset,
+}
+
+/// Where the bytes are that came behind a request.
+pub(super) enum Rest {
+    /// In the buffer of the request's head, behind this many bytes.
+    Taken(usize),
+    /// In the buffer that its body was read with.
+    Other(Buf),
+}
+
+/// What an exchange is about: one request of one connection.
+pub(super) struct Turn<'a, N: Net, C> {
+    pub(super) core: &'a Rc<Core<N>>,
+    pub(super) stream: &'a C,
+    pub(super) info: &'a ConnInfo,
+    pub(super) slot: &'a SlotGuard,
+    pub(super) head: &'a RequestHead,
+    pub(super) rules: ClientRules,
+}
+
+/// The settings towards this client, as they were when its request came.
+#[derive(Clone, Copy)]
+pub(super) struct ClientRules {
+    pub(super) body_timeout: u32,
+    pub(super) rate_min: u64,
+    fin_is_gone: bool,
+    generation: u64,
+}
+
+/// What the log line of an exchange tells.
+pub(super) struct Tally<S> {
+    pub(super) status: u16,
+    /// Bytes sent to the client.
+    pub(super) bytes: u64,
+    pub(super) reason: Reason,
+    pub(super) retries: u32,
+    pub(super) client: Option<IpAddr>,
+    cluster: Option<Rc<LocalCluster<S>>>,
+    backend: Option<Rc<LocalBackend<S>>>,
+    began_us: u64,
+}
+
+/// How the wait for a head ended.
+enum Asked {
+    Head,
+    /// The end, before any byte.
+    Silent,
+    /// The end, within a head.
+    Truncated,
+    Timeout,
+    Rejected(Reject),
+}
+
+/// Serves requests until the connection is idle or closed.
+pub(super) async fn serve<N: Net, C: Stream>(core: Rc<Core<N>>, mut conn: Conn<C>) -> Served<C> {
+    let slot = core.slots.open(conn.stream.handle());
+    let mut buf = core.buffers.take(Class::Small);
+    let mut head = RequestHead::default();
+    loop {
+        slot.begin();
+        let (head_timeout, underscores) = {
+            let view = core.view();
+            (view.settings.client_head_timeout, view.settings.underscores)
+        };
+        slot.arm(Dir::Up, Aim::ClientRead, head_timeout);
+        let began_us = if core.logs() { core.net.now_us() } else { 0 };
+        let mut scan = HeadScan::default();
+        let asked;
+        (asked, buf) = read_head(&conn.stream, &slot, &mut scan, &mut head, underscores, buf).await;
+        slot.disarm(Dir::Up);
+        if matches!(asked, Asked::Silent) {
+            core.buffers.put(buf);
+            return Served::Closed;
+        }
+        let after = {
+            let rules = core.client_rules();
+            let turn = Turn { core: &core, stream: &conn.stream, info: &conn.info, slot: &slot, head: &head, rules };
+            let mut tally = Tally::new(began_us);
+            match asked {
+                Asked::Head => exchange(&turn, buf, &mut tally).await,
+                refused => turn.refuse(refused, buf, &mut tally).await,
+            }
+        };
+        match after {
+            After::Next(rest) => buf = rest,
+            After::Close { linger } => {
+                if linger {
+                    turn_away(&core, &conn.stream, &slot).await;
+                }
+                drop(slot);
+                conn.stream.close();
+                return Served::Closed;
+            }
+            After::Reset => {
+                drop(slot);
+                conn.stream.reset();
+                return Served::Closed;
+            }
+        }
+        conn.served += 1;
+        if buf.is_empty() {
+            core.buffers.put(buf);
+            return Served::Idle(conn);
+        }
+    }
+}
+
+/// Receives until a head is complete and judged.
+async fn read_head<C: Stream>(
+    stream: &C,
+    slot: &SlotGuard,
+    scan: &mut HeadScan,
+    head: &mut RequestHead,
+    underscores: crate::http::head::Underscores,
+    mut buf: Buf,
+) -> (Asked, Buf) {
+    buf.compact();
+    loop {
+        if !buf.is_empty() {
+            match scan.request(buf.filled()) {
+                Ok(Scan::Partial) => {}
+                Ok(Scan::Complete(bytes)) => {
+                    let judged = head.parse(&buf.filled()[..bytes], underscores);
+                    return (judged.map_or_else(Asked::Rejected, |()| Asked::Head), buf);
+                }
+                Err(reject) => return (Asked::Rejected(reject), buf),
+            }
+        }
+        let received;
+        (received, buf) = stream.recv(buf).await;
+        match received {
+            Ok(n) if n > 0 => {}
+            _ if buf.is_empty() => return (Asked::Silent, buf),
+            _ if slot.fired(Dir::Up) => return (Asked::Timeout, buf),
+            _ => return (Asked::Truncated, buf),
+        }
+    }
+}
+
+/// RFC 9112 section 9.6: ends the sending side, then reads and throws away what the client still sends, for a while.
+async fn turn_away<N: Net, C: Stream>(core: &Core<N>, stream: &C, slot: &SlotGuard) {
+    core.net.shutdown(stream.handle(), How::Write);
+    slot.arm(Dir::Up, Aim::ClientRead, limits::LINGER_TICKS);
+    let mut buf = core.buffers.take(Class::Small);
+    let mut thrown_away = 0;
+    while thrown_away < limits::LINGER_BYTES_MAX {
+        buf.clear();
+        let received;
+        (received, buf) = stream.recv(buf).await;
+        match received {
+            Ok(n) if n > 0 => thrown_away += n,
+            _ => break,
+        }
+    }
+    core.buffers.put(buf);
+}
+
+/// One exchange, from a judged head to its log line.
+async fn exchange<N: Net, C: Stream>(turn: &Turn<'_, N, C>, buf: Buf, tally: &mut Tally<N::Stream>) -> After {
+    tally.client = turn.client(buf.filled());
+    turn.slot.wait_for_backend(turn.rules.fin_is_gone);
+    let (end, mut buf) = run(turn, buf, tally).await;
+    turn.core.conclude(turn, Some(buf.filled()), tally);
+    let rest = match end {
+        End::Next(Rest::Taken(taken)) => {
+            buf.consume(taken);
+            return After::Next(buf);
+        }
+        End::Next(Rest::Other(rest)) => After::Next(rest),
+        End::Close { linger } => After::Close { linger },
+        End::Reset => After::Reset,
+    };
+    turn.core.buffers.put(buf);
+    rest
+}
+
+/// Routes, then attempts until one attempt ends well or no other is allowed.
+async fn run<N: Net, C: Stream>(turn: &Turn<'_, N, C>, buf: Buf, tally: &mut Tally<N::Stream>) -> (End, Buf) {
+    let (core, head) = (turn.core, turn.head);
+    if head.max_forwards == Some(0) {
+        return turn.answer(200, Reason::Own, buf, tally).await;
+    }
+    let mut state = None;
+    let mut tried = Tried::default();
+    let mut cluster: Option<Rc<LocalCluster<N::Stream>>> = None;
+    // What is answered if no backend is left to try.
+    let mut last = (503, Reason::NoBackend);
+    loop {
+        // A retry goes by the current snapshot, not by the one that the first attempt saw.
+        let Some(found) = core.route(head.host.of(buf.filled()), head.path.of(buf.filled())) else {
+            return turn.answer(404, Reason::NoRoute, buf, tally).await;
+        };
+        if cluster.as_ref().is_none_or(|before| !Rc::ptr_eq(before, &found)) {
+            tried = Tried::default();
+        }
+        let policy = &found.shared.policy;
+        if matches!(head.framing, Framing::Length(n) if n > policy.body_max) {
+            return turn.answer(413, Reason::BodyTooLarge, buf, tally).await;
+        }
+        let state = state.get_or_insert_with(|| Exchange::new(head.method, policy.retries));
+        tally.cluster = Some(found.clone());
+        cluster = Some(found.clone());
+        let Some((index, backend)) = core.pick(&found, &tried) else {
+            return turn.answer(last.0, last.1, buf, tally).await;
+        };
+        tally.backend = Some(backend.clone());
+        match attempt::attempt(turn, &found, &backend, state, &buf, tally).await {
+            Outcome::End(end) => return (end, buf),
+            Outcome::Refuse { status, reason } => return turn.answer(status, reason, buf, tally).await,
+            Outcome::Failed { trouble, sent } => {
+                if turn.client_is_gone(tally) {
+                    return (End::Close { linger: false }, buf);
+                }
+                core.blame(&backend, trouble.blame(), sent);
+                match state.failed(trouble, true) {
+                    Next::Retry { avoid } => {
+                        backend.retried();
+                        add(&core.stats.retries, 1);
+                        tally.retries = state.retries;
+                        last = trouble.answer();
+                        if avoid {
+                            tried.add(index);
+                        }
+                    }
+                    Next::Answer { status, reason } => return turn.answer(status, reason, buf, tally).await,
+                }
+            }
+        }
+        turn.slot.retry();
+    }
+}
+
+impl<S> Tally<S> {
+    fn new(began_us: u64) -> Self {
+        let (cluster, backend) = (None, None);
+        Tally { status: 0, bytes: 0, reason: Reason::Done, retries: 0, client: None, cluster, backend, began_us }
+    }
+}
+
+impl<N: Net, C: Stream> Turn<'_, N, C> {
+    /// The client's address, by the listener's trusted proxies.
+    fn client(&self, head_bytes: &[u8]) -> Option<IpAddr> {
+        let peer = self.info.peer.map(|peer| peer.ip());
+        let view = self.core.view();
+        let proxies = view.settings.listeners.get(self.info.listener.0 as usize).and_then(Option::as_ref);
+        let Some(proxies) = proxies.map(|l| &l.trusted_proxies).filter(|p| !p.is_empty()) else { return peer };
+        forwarded::client(self.head, head_bytes, peer, &|ip| proxies.iter().any(|net| net.contains(&ip)))
+    }
+
+    /// Whether the exchange has lost its client; books the reason.
+    pub(super) fn client_is_gone(&self, tally: &mut Tally<N::Stream>) -> bool {
+        let (gone, drained) = (self.slot.client_gone(), self.slot.drained());
+        if gone || drained {
+            tally.reason = if drained { Reason::Drained } else { Reason::ClientAbort };
+        }
+        gone || drained
+    }
+
+    /// Answers a request that never became an exchange.
+    async fn refuse(&self, asked: Asked, buf: Buf, tally: &mut Tally<N::Stream>) -> After {
+        let (status, reason) = match asked {
+            Asked::Rejected(reject) => (reject.status, Reason::Rejected(reject.fault)),
+            Asked::Timeout => (408, Reason::ClientTimeout),
+            _ => (400, Reason::ClientTruncated),
+        };
+        tally.client = self.info.peer.map(|peer| peer.ip());
+        self.send_answer(status, reason, None, true, tally).await;
+        self.core.conclude(self, None, tally);
+        self.core.buffers.put(buf);
+        After::Close { linger: true }
+    }
+
+    /// Answers by itself before anything was sent to the client. The connection lives on if the whole request is here.
+    async fn answer(&self, status: u16, reason: Reason, mut buf: Buf, tally: &mut Tally<N::Stream>) -> (End, Buf) {
+        let mut body = Body::new(self.head.framing);
+        let decoded = body.decode(&mut buf.filled_mut()[self.head.bytes..]);
+        let taken = decoded.ok().filter(|_| body.is_done()).map(|decoded| self.head.bytes + decoded.consumed);
+        let close = taken.is_none() || !self.head.persist || self.core.is_draining() || status == 413;
+        let sent = self.send_answer(status, reason, Some(buf.filled()), close, tally).await;
+        let end = match taken {
+            Some(taken) if sent && !close => End::Next(Rest::Taken(taken)),
+            _ => End::Close { linger: true },
+        };
+        (end, buf)
+    }
+
+    /// Sends an own answer; `false` if the client did not take it.
+    pub(super) async fn send_answer(
+        &self,
+        status: u16,
+        reason: Reason,
+        head_bytes: Option<&[u8]>,
+        close: bool,
+        tally: &mut Tally<N::Stream>,
+    ) -> bool {
+        let core = self.core;
+        tally.status = status;
+        tally.reason = reason;
+        let known = head_bytes.is_some();
+        let keep_alive = known && self.head.version == Version::Http10 && !close;
+        let mut out = core.buffers.take(Class::Small);
+        if let (Reason::Own, Some(bytes)) = (reason, head_bytes) {
+            reply::final_recipient(self.head, bytes, &core.date.get(), close, keep_alive, out.vec());
+        } else {
+            add(&core.stats.own_answers[usize::from(status >= 500)], 1);
+            let view = core.view();
+            let accept = head_bytes.and_then(|bytes| self.head.accept(bytes));
+            reply::write(
+                &reply::Reply {
+                    status,
+                    accept,
+                    head_only: known && self.head.method == Method::Head,
+                    close,
+                    keep_alive,
+                    retry_after: (status == 503).then_some(view.settings.retry_after),
+                    date: &core.date.get(),
+                    page: view.settings.pages.get(&status).map(|page| (page.content_type.as_str(), &page.body[..])),
+                    detail: reason.detail(),
+                },
+                out.vec(),
+            );
+        }
+        self.send(out, tally).await
+    }
+
+    /// Sends to the client and counts; `false` if it did not take all.
+    pub(super) async fn send(&self, out: Buf, tally: &mut Tally<N::Stream>) -> bool {
+        let before = out.len();
+        let pace = relay::Pace { dir: Dir::Down, aim: Aim::ClientSend, seconds: self.rules.body_timeout };
+        let (result, out) = relay::send_all(self.stream, self.slot, pace, out).await;
+        tally.bytes += (before - out.len()) as u64;
+        self.core.buffers.put(out);
+        result.is_ok()
+    }
+}
+
+impl<N: Net> Core<N> {
+    fn logs(&self) -> bool {
+        self.view().settings.log_target != LogTarget::Off
+    }
+
+    fn client_rules(&self) -> ClientRules {
+        let view = self.view();
+        let settings = &view.settings;
+        ClientRules {
+            body_timeout: settings.client_body_timeout,
+            rate_min: settings.client_rate_min,
+            fin_is_gone: settings.client_half_close == HalfClose::Abort,
+            generation: view.generation,
+        }
+    }
+
+    /// The end of an exchange: counters, and its log line.
+    fn conclude<C: Stream>(&self, turn: &Turn<'_, N, C>, head_bytes: Option<&[u8]>, tally: &Tally<N::Stream>) {
+        add(&self.stats.exchanges, 1);
+        let view = self.view();
+        if view.settings.log_target == LogTarget::Off {
+            return;
+        }
+        let of = |span: crate::http::Span| head_bytes.map_or(&[][..], |bytes| span.of(bytes));
+        let head = turn.head;
+        let record = Record {
+            time: self.unix_seconds.get(),
+            client: tally.client,
+            method: of(head.method_span),
+            host: of(head.authority),
+            path: of(head.target),
+            status: tally.status,
+            bytes: tally.bytes,
+            duration_us: self.net.now_us().saturating_sub(tally.began_us),
+            cluster: tally.cluster.as_ref().map(|cluster| cluster.shared.name.as_str()),
+            backend: tally.backend.as_ref().map(|backend| backend.name.as_str()),
+            retries: tally.retries,
+            generation: turn.rules.generation,
+            reason: tally.reason.code(),
+        };
+        self.log.borrow_mut().add(&record, view.settings.log_format);
+    }
+}

@@ -1,0 +1,64 @@
+//! How requests are spread over the backends of a cluster.
+
+use crate::client::{Client, get};
+use crate::harness::{Driver, Ringway, millis, on_both_drivers};
+use crate::origin::{Origin, ok};
+use crate::settings::{BALANCE, set};
+use serde_json::json;
+
+fn spread(driver: Driver, balance: &str, weights: &[u32], requests: usize) -> Vec<usize> {
+    let origins: Vec<Origin> = weights.iter().map(|_| Origin::saying("x")).collect();
+    let all: Vec<&Origin> = origins.iter().collect();
+    let ringway = Ringway::with(driver, &all, |c| {
+        set(c, BALANCE, balance);
+        for (i, weight) in weights.iter().enumerate() {
+            let address = origins[i].address().to_string();
+            let backend = json!({ "address": address, "weight": weight });
+            set(c, &format!("clusters/app/backends/b{}", i + 1), backend);
+        }
+    });
+    let mut client = Client::to(&ringway);
+    for _ in 0..requests {
+        assert_eq!(client.get("/").status, 200);
+    }
+    origins.iter().map(|o| o.requests().len()).collect()
+}
+
+on_both_drivers! {
+    fn round_robin_is_exact(driver) {
+        assert_eq!(spread(driver, "round_robin", &[1, 1, 1], 90), [30, 30, 30]);
+    }
+
+    fn round_robin_keeps_weights(driver) {
+        assert_eq!(spread(driver, "round_robin", &[5, 1, 3], 90), [50, 10, 30]);
+    }
+
+    fn random_keeps_weights_roughly(driver) {
+        let got = spread(driver, "random", &[3, 1], 800);
+        assert!((480..720).contains(&got[0]), "{got:?}");
+    }
+
+    fn least_conn_avoids_the_busy_one(driver) {
+        let slow = Origin::new(|c| c.serve(|_| {
+            std::thread::sleep(millis(800));
+            Some(ok("slow"))
+        }));
+        let fast = Origin::saying("fast");
+        let ringway = Ringway::with(driver, &[&slow, &fast], |c| set(c, BALANCE, "least_conn"));
+        // Occupy the slow one, then count where the rest goes.
+        let waiting: Vec<std::thread::JoinHandle<()>> = (0..6).map(|_| {
+            let address = ringway.address;
+            std::thread::spawn(move || { Client::at(address).get("/"); })
+        }).collect();
+        std::thread::sleep(millis(100));
+        let before = slow.requests().len();
+        assert!(before > 0, "no request went to the slow one at all");
+        for _ in 0..20 {
+            assert_eq!(get(&ringway, "/").text(), "fast");
+        }
+        assert_eq!(slow.requests().len(), before);
+        for thread in waiting {
+            thread.join().expect("a waiting client");
+        }
+    }
+}

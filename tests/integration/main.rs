@@ -1,0 +1,49 @@
+//! The real binary on real sockets, on both drivers, in order of difficulty.
+//!
+//! `harness` runs the proxy, `origin` is the server behind it, `client` the one before it; both read HTTP with `message`,
+//! which shares nothing with the product. Every wait has an end.
+
+mod client;
+mod harness;
+mod message;
+mod origin;
+mod settings;
+
+mod basic;
+mod framing;
+
+mod smuggling;
+
+mod keepalive;
+
+mod bodies;
+
+mod early;
+
+mod upgrade;
+
+mod headers;
+
+mod routing;
+
+mod balance;
+
+mod failure;
+
+mod health;
+
+mod timeouts;
+
+mod close;
+
+mod abort;
+
+mod reload;
+
+mod drain;
+
+mod log;
+
+mod limits;
+
+mod cli;

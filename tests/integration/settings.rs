@@ -1,0 +1,35 @@
+//! The config keys that tests change, in one place.
+
+use serde_json::{Value, json};
+
+pub const CONNECT: &str = "clusters/app/timeouts/connect";
+pub const HEAD: &str = "clusters/app/timeouts/head";
+pub const BODY: &str = "clusters/app/timeouts/body";
+pub const TUNNEL: &str = "clusters/app/timeouts/tunnel";
+pub const BODY_MAX: &str = "clusters/app/body_max";
+pub const RETRIES: &str = "clusters/app/retries";
+pub const BALANCE: &str = "clusters/app/balance";
+pub const ON_TIMEOUT: &str = "clusters/app/health/on_timeout";
+pub const PROBE_PATH: &str = "clusters/app/probe/path";
+pub const CLIENT_HEAD: &str = "client/head_timeout";
+pub const CLIENT_IDLE: &str = "client/idle_timeout";
+pub const CLIENT_BODY: &str = "clusters/app/timeouts/client_body";
+pub const CLIENT_RATE: &str = "clusters/app/client_rate_min";
+pub const HALF_CLOSE: &str = "client/half_close";
+pub const CONNECTIONS: &str = "limits/connections";
+pub const UNDERSCORES: &str = "headers/underscores";
+pub const DRAIN: &str = "drain_timeout";
+pub const VIA: &str = "headers/via";
+pub const TRUSTED: &str = "listeners/main/trusted_proxies";
+
+/// Sets a key by its path; objects on the way are made.
+pub fn set(config: &mut Value, path: &str, value: impl Into<Value>) {
+    let mut at = config;
+    for part in path.split('/') {
+        if !at.is_object() {
+            *at = json!({});
+        }
+        at = &mut at[part];
+    }
+    *at = value.into();
+}
