@@ -50,10 +50,10 @@ impl Listeners {
     /// Opens the sockets of all of these, or none.
     ///
     /// # Errors
-    /// The listener's key and what is in the way. Nothing has changed then.
-    pub fn open(&self, wanted: &[(ListenerId, &Listener)], cores: usize) -> Result<Vec<Opened>, String> {
+    /// The listener's name and what is in the way. Nothing has changed then.
+    pub fn open(&self, wanted: &[(ListenerId, &Listener)], cores: usize) -> Result<Vec<Opened>, (String, io::Error)> {
         let open = |(id, listener): &(ListenerId, &Listener)| {
-            self.open_one(*id, listener, cores).map_err(|e| format!("listeners.{}: {e}", listener.name))
+            self.open_one(*id, listener, cores).map_err(|e| (listener.name.clone(), e))
         };
         wanted.iter().map(open).collect()
     }
@@ -93,7 +93,15 @@ impl Listeners {
                     listen::tcp_per_core(*address, cores)?
                 };
                 let bound = sockets.first().map_or(Ok(*address), listen::address_of)?;
-                Ok(Opened { id, sockets, unix: false, address: bound.to_string(), name, held: Held::Tcp(bound), file: None })
+                Ok(Opened {
+                    id,
+                    sockets,
+                    unix: false,
+                    address: bound.to_string(),
+                    name,
+                    held: Held::Tcp(bound),
+                    file: None,
+                })
             }
             Address::Unix(path) => {
                 let mut file = SocketFile { made: path.clone(), over: None, kept: false };
@@ -180,7 +188,7 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
         let theirs = listener("c", Address::Ip(taken.local_addr().expect("an address")));
         let refused = ours.open(&[(ListenerId(2), &theirs)], 2).expect_err("taken");
-        assert!(refused.starts_with("listeners.c: "), "{refused}");
+        assert_eq!((refused.0.as_str(), refused.1.kind()), ("c", io::ErrorKind::AddrInUse));
     }
 
     #[test]

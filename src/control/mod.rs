@@ -18,6 +18,7 @@ pub mod socket;
 pub mod start;
 
 use crate::access_log::{LogWriter, Sink};
+use crate::config::ListenerId;
 use crate::event::{CoreStats, FromWorker, ToWorker};
 use crate::limits;
 use crate::publish::Publisher;
@@ -103,6 +104,10 @@ pub struct Origin {
     pub file: PathBuf,
     /// The limit of open files of the process.
     pub open_files_max: u64,
+    /// `uring` or `epoll`.
+    pub driver: &'static str,
+    /// Begin of the process, seconds since 1970.
+    pub since: u64,
 }
 
 /// All that the loop is made of.
@@ -394,13 +399,13 @@ impl Control {
             self.tell_all(|| ToWorker::Unlisten { id: *id });
         }
         // One that is opened at another address keeps its number: its old file goes before the new one is entered.
-        let (reused, gone): (Vec<_>, Vec<_>) =
-            change.listeners_to_close.iter().partition(|id| opened.iter().any(|o| o.id == **id));
-        reused.into_iter().for_each(|id| self.listeners.closed(*id));
+        let (reused, gone): (Vec<ListenerId>, Vec<ListenerId>) =
+            change.listeners_to_close.iter().partition(|id| opened.iter().any(|one| one.id == **id));
+        reused.into_iter().for_each(|id| self.listeners.closed(id));
         for one in &mut opened {
             self.listeners.opened(one);
         }
-        gone.into_iter().for_each(|id| self.listeners.closed(*id));
+        gone.into_iter().for_each(|id| self.listeners.closed(id));
         self.give_listeners(opened);
         if !change.removed_backends.is_empty() || !change.removed_clusters.is_empty() {
             let (backends, clusters) = (change.removed_backends, change.removed_clusters);

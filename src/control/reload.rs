@@ -4,17 +4,19 @@
 //! up the loop: names that were never resolved (with a limit: what has no address by then gets it later), and the workers'
 //! word that they run on the new table, so that a receipt means just that.
 
-use super::resolve::Answer;
+use super::resolve;
 use super::socket::{ClientId, Line, Peer};
 use super::{Control, Origin, answers};
 use crate::access_log::Sink;
-use crate::config::{Plan, check, command};
+use crate::config::answer::{Answer, Code, Error, Id};
+use crate::config::command::{self, Command, Request};
+use crate::config::{Plan, check};
 use crate::limits;
-use crate::supervisor::{Change, Resolutions, names_of};
+use crate::supervisor::{Change, Refusal, Resolutions, names_of};
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -26,17 +28,17 @@ const ACKNOWLEDGE_LOOK: Duration = Duration::from_millis(2);
 const UNTAKEN_MAX: usize = 1024;
 
 /// Who wants a reload.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Asker {
     Signal,
-    Client(ClientId, Peer),
+    Client { client: ClientId, peer: Peer, id: Id },
 }
 
 #[derive(Debug)]
 struct Order {
     asker: Asker,
-    /// The new config, or the file at the start.
-    content: Option<String>,
+    /// What to read and how to call it; by default the file of the start.
+    source: command::Reload,
 }
 
 #[derive(Debug)]
@@ -74,12 +76,12 @@ impl Reloads {
     pub(super) fn order_by_signal(&mut self) {
         // The file is read when its turn comes, so that one in the line stands for all.
         if !self.waiting.iter().any(|order| matches!(order.asker, Asker::Signal)) {
-            self.waiting.push_back(Order { asker: Asker::Signal, content: None });
+            self.waiting.push_back(Order { asker: Asker::Signal, source: command::Reload::default() });
         }
     }
 
     /// A name was answered; the reload under way may wait for it.
-    pub(super) fn resolved(&mut self, name: &str, answer: &Answer) {
+    pub(super) fn resolved(&mut self, name: &str, answer: &resolve::Answer) {
         if let Some((_, _, Stage::Resolving { names, answers, .. })) = &mut self.current
             && names.contains(name)
         {
@@ -100,17 +102,35 @@ impl Reloads {
 impl Control {
     /// Takes a request from the control socket. Every one is answered, now or when it is done.
     pub(super) fn request(&mut self, line: Line) {
-        match command::parse(&line.bytes) {
-            Ok(command::Request::Status) => {
-                let status = answers::status(&self.supervisor.status(), &self.workers, self.now_ms());
+        let request = match Request::parse(&line.bytes) {
+            Ok(request) => request,
+            Err(garbage) => {
+                let answer = Answer::error(garbage.id, garbage.error).to_line();
+                return self.answer(line.client, answer.as_bytes());
+            }
+        };
+        match request.command {
+            Command::Status => {
+                let status = self.status(request.id);
                 self.answer(line.client, &status);
             }
-            Ok(command::Request::Reload { content }) => {
-                let order = Order { asker: Asker::Client(line.client, line.peer), content };
-                self.reloads.waiting.push_back(order);
+            Command::Reload(source) => {
+                let asker = Asker::Client { client: line.client, peer: line.peer, id: request.id };
+                self.reloads.waiting.push_back(Order { asker, source });
             }
-            Err(why) => self.answer(line.client, &answers::refusal(&why)),
         }
+    }
+
+    fn status(&self, id: Id) -> Vec<u8> {
+        let sources = answers::Sources {
+            status: &self.supervisor.status(),
+            workers: &self.workers,
+            listeners: self.supervisor.listeners(),
+            driver: self.reloads.origin.driver,
+            since: self.reloads.origin.since,
+            now_ms: self.now_ms(),
+        };
+        answers::status(id, &sources)
     }
 
     /// Takes the reload under way as far as it goes now, then the next.
@@ -118,10 +138,10 @@ impl Control {
         loop {
             let Some((asker, began, stage)) = self.reloads.current.take() else {
                 let Some(order) = self.reloads.waiting.pop_front() else { return };
-                let (asker, now) = (order.asker, Instant::now());
-                match self.begin(order) {
-                    Ok(stage) => self.reloads.current = Some((asker, now, stage)),
-                    Err(why) => self.rejected(asker, &why),
+                let now = Instant::now();
+                match self.begin(order.source) {
+                    Ok(stage) => self.reloads.current = Some((order.asker, now, stage)),
+                    Err(why) => self.rejected(order.asker, why),
                 }
                 continue;
             };
@@ -137,12 +157,13 @@ impl Control {
                             let until = Instant::now() + ACKNOWLEDGE;
                             self.reloads.current = Some((asker, began, Stage::Acknowledging { receipt, until }));
                         }
-                        Err(why) => self.rejected(asker, &why),
+                        Err(why) => self.rejected(asker, why),
                     }
                     self.resolver.want(self.supervisor.names_to_resolve(), Instant::now());
                 }
                 Stage::Acknowledging { mut receipt, until } => {
-                    let runs_on_it = |stats: &crate::event::CoreStats| stats.epoch.load(Ordering::Acquire) >= receipt.epoch;
+                    let runs_on_it =
+                        |stats: &crate::event::CoreStats| stats.epoch.load(Ordering::Acquire) >= receipt.epoch;
                     receipt.acknowledged = self.workers.iter().filter(|worker| runs_on_it(&worker.stats)).count();
                     if receipt.acknowledged < receipt.workers && Instant::now() < until {
                         self.reloads.current = Some((asker, began, Stage::Acknowledging { receipt, until }));
@@ -155,14 +176,14 @@ impl Control {
         }
     }
 
-    fn begin(&mut self, order: Order) -> Result<Stage, String> {
+    fn begin(&mut self, source: command::Reload) -> Result<Stage, Error> {
         let origin = &self.reloads.origin;
-        let text = match order.content {
+        let file = source.file.map_or_else(|| origin.file.clone(), PathBuf::from);
+        let text = match source.content {
             Some(text) => text,
-            None => read_config(&origin.file)?,
+            None => read_config(&file).map_err(|why| Error::new(Code::Failed, why))?,
         };
-        let file = origin.file.to_string_lossy();
-        let plan = check::load_for(&text, &file, self.workers.len(), origin.open_files_max).map_err(|f| f.to_string())?;
+        let plan = check::load_for(&text, &file.to_string_lossy(), self.workers.len(), origin.open_files_max)?;
         let known = self.supervisor.names_to_resolve();
         let new: BTreeSet<String> = names_of(&plan).difference(&known).cloned().collect();
         let now = Instant::now();
@@ -173,21 +194,27 @@ impl Control {
         Ok(Stage::Resolving { plan: Box::new(plan), names: new, answers: Resolutions::default(), until })
     }
 
-    fn commit(&mut self, plan: Plan, answers: Resolutions, began: Instant) -> Result<Receipt, String> {
+    fn commit(&mut self, plan: Plan, answers: Resolutions, began: Instant) -> Result<Receipt, Error> {
         let before = self.publisher.current();
         let target = plan.settings.log_target.clone();
-        let prepared = self.supervisor.prepare(plan, answers).map_err(|refusal| refusal.to_string())?;
+        let prepared = self.supervisor.prepare(plan, answers).map_err(refused)?;
         if let Some(core) = self.workers.iter().position(|worker| worker.inbox.len() > UNTAKEN_MAX) {
-            return Err(format!("worker {core} does not take its messages"));
+            return Err(Error::new(Code::Failed, format!("worker {core} does not take its messages")));
         }
-        let opened = self.listeners.open(&prepared.listeners_to_open(), self.workers.len())?;
+        let wanted = prepared.listeners_to_open();
+        let opened = self.listeners.open(&wanted, self.workers.len()).map_err(|(name, why)| {
+            let key = format!("$.listeners.{name}");
+            Error::not_applicable(&key, format!("{key}: {why}"))
+        })?;
         let sink = if before.settings.log_target == target {
             None
         } else {
-            Some(Sink::open(&target).map_err(|e| format!("log.access: {e}"))?)
+            Some(Sink::open(&target).map_err(|e| Error::not_applicable("$.log.access", format!("$.log.access: {e}")))?)
         };
         if let (Some(mode), Some(socket)) = (prepared.change().control_mode, &self.socket) {
-            socket.set_mode(mode).map_err(|e| format!("control.mode: {e}"))?;
+            socket
+                .set_mode(mode)
+                .map_err(|e| Error::not_applicable("$.control.mode", format!("$.control.mode: {e}")))?;
         }
 
         let committed = self.supervisor.commit(prepared, self.now_ms());
@@ -213,26 +240,37 @@ impl Control {
         if acknowledged < workers {
             tracing::warn!("reload: {acknowledged} of {workers} workers run on generation {generation} so far");
         }
-        if let Asker::Client(client, _) = asker {
-            self.answer(client, &answers::receipt(receipt));
+        if let Asker::Client { client, id, .. } = asker {
+            self.answer(client, &answers::receipt(id, receipt));
         }
     }
 
-    fn rejected(&mut self, asker: Asker, why: &str) {
-        tracing::error!("reload {}: rejected, nothing has changed: {why}", asker.audit());
-        if let Asker::Client(client, _) = asker {
-            self.answer(client, &answers::refusal(why));
+    fn rejected(&mut self, asker: Asker, error: Error) {
+        tracing::error!("reload {}: rejected, nothing has changed: {}", asker.audit(), error.message);
+        for fault in &error.faults {
+            tracing::error!("reload: {}:{}: {}: {}", fault.line, fault.column, fault.path, fault.message);
+        }
+        if let Asker::Client { client, id, .. } = asker {
+            self.answer(client, Answer::error(Some(id), error).to_line().as_bytes());
         }
     }
 }
 
 impl Asker {
     /// Who did it, for the log.
-    fn audit(self) -> String {
+    fn audit(&self) -> String {
         match self {
             Asker::Signal => "by SIGHUP".to_owned(),
-            Asker::Client(_, peer) => format!("by uid {}, pid {}", peer.uid, peer.pid),
+            Asker::Client { peer, .. } => format!("by uid {}, pid {}", peer.uid, peer.pid),
         }
+    }
+}
+
+fn refused(refusal: Refusal) -> Error {
+    let message = refusal.to_string();
+    match refusal {
+        Refusal::Restart(keys) => Error::not_applicable(keys.join(", "), message),
+        _ => Error::new(Code::Failed, message),
     }
 }
 
@@ -240,7 +278,7 @@ impl Asker {
 ///
 /// # Errors
 /// A sentence with the file's name.
-pub(super) fn read_config(path: &Path) -> Result<String, String> {
+pub fn read_config(path: &Path) -> Result<String, String> {
     let read = || {
         let mut text = String::new();
         File::open(path)?.take(limits::CONFIG_BYTES_MAX as u64 + 1).read_to_string(&mut text)?;
