@@ -4,7 +4,8 @@ use super::health::Cells;
 use super::host::{self, Pattern};
 use super::paths::{self, NewPrefix, Paths};
 use super::{BackendId, ClusterId, Endpoint};
-use crate::limits::{self, HOST_BYTES_MAX};
+use crate::limits;
+use crate::limits::HOST_BYTES_MAX;
 use rustc_hash::FxHashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -306,19 +307,7 @@ pub(crate) mod tests {
 
     /// The policy of a cluster that says nothing.
     pub(crate) fn policy(balance: Balance) -> Policy {
-        Policy {
-            balance,
-            connect_timeout: 3,
-            head_timeout: 30,
-            body_timeout: 30,
-            tunnel_timeout: 3600,
-            body_max: u64::MAX,
-            retries: 3,
-            pool_idle: 4,
-            pool_max: 64,
-            on_timeout: OnTimeout::Silent,
-            probe_path: None,
-        }
+        Policy { balance, pool_max: 64, ..Policy::default() }
     }
 
     /// A cluster with one backend per weight, named b0, b1, ...

@@ -33,6 +33,8 @@ pub(super) struct Flow<'a> {
     asked: &'a [u8],
     pub(super) body_max: u64,
     pub(super) body_timeout: u32,
+    pub(super) client_timeout: u32,
+    pub(super) client_rate_min: u64,
     head_timeout: u32,
     pub(super) upload_encoding: Encoding,
     /// The whole request is with the backend.
@@ -137,6 +139,8 @@ pub(super) async fn attempt<N: Net, C: Stream>(
         asked: turn.head.upgrade.of(buf.filled()),
         body_max: policy.body_max,
         body_timeout: policy.body_timeout,
+        client_timeout: policy.client_body_timeout,
+        client_rate_min: policy.client_rate_min,
         head_timeout: policy.head_timeout,
         upload_encoding: encoding(turn.head.framing),
         uploaded: Cell::new(body.is_done()),
@@ -174,7 +178,7 @@ pub(super) async fn attempt<N: Net, C: Stream>(
                 && !backend.is_gone()
                 && let Some(stream) = lease.take()
             {
-                backend.pool.check_in(stream, slot.now(), policy.pool_idle, said, policy.pool_max);
+                core.check_in(backend, stream, policy, said);
             }
             match rest {
                 Some(rest) if persist => End::Next(rest),

@@ -106,18 +106,18 @@ pub(super) async fn upload<N: Net, C: Stream>(
     mut body: Body,
     mut rest: &[u8],
 ) -> Uploaded {
-    let (core, slot, rules) = (turn.core, turn.slot, turn.rules);
+    let (core, slot) = (turn.core, turn.slot);
     let mut buf = core.buffers.take(Class::Small);
     let mut was_full = false;
     let refusal = loop {
         buf = next_buffer(core, buf, &body, was_full);
         if rest.is_empty() {
-            slot.arm(Dir::Up, Aim::ClientRead, flow.body_timeout);
-            slot.reading(true, 0, rules.rate_min);
+            slot.arm(Dir::Up, Aim::ClientRead, flow.client_timeout);
+            slot.reading(true, 0, flow.client_rate_min);
             let received;
             (received, buf) = turn.stream.recv(buf).await;
             let n = received.unwrap_or(0);
-            slot.reading(false, n, rules.rate_min);
+            slot.reading(false, n, flow.client_rate_min);
             if flow.stopping.get() {
                 return discard(turn, buf, n).await;
             }
@@ -267,7 +267,7 @@ pub(super) async fn deliver<N: Net, C: Stream>(
     let First { mut buf, mut body, mut clean, mut whole } = first;
     let mut was_full = buf.spare() == 0;
     let mut ended = body.is_done();
-    let pace = Pace { dir: Dir::Down, aim: Aim::ClientSend, seconds: turn.rules.body_timeout };
+    let pace = Pace { dir: Dir::Down, aim: Aim::ClientSend, seconds: flow.client_timeout };
     let cut = loop {
         let before = buf.len();
         let mut sent;
