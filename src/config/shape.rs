@@ -16,7 +16,7 @@ pub(super) fn schema() -> Json {
 }
 
 /// Walks a file against the schema and adds what it finds.
-pub(super) fn check<'v>(value: &'v Value<'_>, schema: &Json, findings: &mut Findings) {
+pub(super) fn check(value: &Value<'_>, schema: &Json, findings: &mut Findings) {
     Walk { root: schema, steps: Vec::new(), findings }.value(value, schema);
 }
 
