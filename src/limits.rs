@@ -65,8 +65,8 @@ pub const FAILURES_TO_DOWN: u32 = 3;
 pub const HOLD_DOWN_SECONDS: u64 = 30;
 /// Milliseconds one recovery probe may take.
 pub const PROBE_TIMEOUT_MS: u64 = 5_000;
-/// Recovery probes under way at one time; more wait in line.
-pub const PROBES_MAX: usize = 128;
+/// Probes under way at one time; more wait for the next tick.
+pub const PROBES_MAX: usize = 256;
 /// Milliseconds after which a probe whose verdict never came counts as failed.
 pub const PROBE_LOST_MS: u64 = 2 * PROBE_TIMEOUT_MS;
 /// Ticks by which the clocks of two cores may differ: one for their different beginnings, one for rounding.

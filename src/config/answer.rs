@@ -138,12 +138,21 @@ pub(super) fn line(value: &impl Serialize) -> String {
 }
 
 /// Answer to `reload`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Reloaded {
     /// The generation that runs now.
     pub generation: u64,
     /// Its epoch.
     pub epoch: u64,
+    /// How many workers there are.
+    pub workers: usize,
+    /// How many of them run on it already; fewer than all only if some did not answer for seconds.
+    pub acknowledged: usize,
+    /// Milliseconds from the request to here.
+    pub took_ms: u64,
+    /// Names of what is other than before, by `clusters_added`, `routes_removed`, `listeners_changed` and so on.
+    pub changed: BTreeMap<String, Vec<String>>,
 }
 
 /// Answer to `status`.
@@ -163,6 +172,9 @@ pub struct Status {
     pub uptime: u64,
     /// `uring` or `epoll`.
     pub driver: String,
+    /// The process is about to end.
+    #[serde(default)]
+    pub draining: bool,
     /// One per core.
     pub workers: Vec<Worker>,
     /// By name.
@@ -184,6 +196,7 @@ impl Status {
             since: 0,
             uptime: 0,
             driver: String::new(),
+            draining: false,
             workers: Vec::new(),
             listeners: BTreeMap::new(),
             clusters: BTreeMap::new(),
@@ -228,8 +241,11 @@ pub struct ListenerStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ClusterStatus {
-    /// By id.
+    /// By id; where one id has several addresses, by `ID@ADDRESS`.
     pub backends: BTreeMap<String, BackendStatus>,
+    /// Backends whose name does not resolve now, by id: the name and why.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub unresolved: BTreeMap<String, String>,
 }
 
 /// What is known of a backend.
@@ -271,6 +287,8 @@ pub struct BackendStatus {
     pub since: u64,
     /// Why, for people; `None` for a backend that has always been up.
     pub why: Option<String>,
+    /// When it will be probed next, in seconds since 1970 (UTC); `None` unless it is held down.
+    pub next_probe: Option<u64>,
     /// As configured.
     pub weight: u32,
     /// Exchanges that are with it now.
@@ -297,7 +315,7 @@ mod tests {
         let backend =
             BackendStatus { state: StateWord::Down, why: Some("3 resets\nin a row".into()), ..Default::default() };
         let backends = BTreeMap::from([("b1".to_string(), backend)]);
-        status.clusters.insert("app".into(), ClusterStatus { backends });
+        status.clusters.insert("app".into(), ClusterStatus { backends, ..Default::default() });
         let answer = Answer::ok(Id::Number(3), &status);
         let line = answer.to_line();
         assert!(line.starts_with("{\"id\":3,\"ok\":{\"v\":1,") && line.matches('\n').count() == 1, "{line}");

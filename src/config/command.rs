@@ -95,8 +95,9 @@ pub struct Garbage {
 
 impl Request {
     /// Parses one line, with or without its line end.
-    pub fn parse(line: &[u8]) -> Result<Request, Garbage> {
-        let refuse = |id: Option<Id>, code, message: String| Err(Garbage { id, error: Error::new(code, message) });
+    pub fn parse(line: &[u8]) -> Result<Request, Box<Garbage>> {
+        let refuse =
+            |id: Option<Id>, code, message: String| Err(Box::new(Garbage { id, error: Error::new(code, message) }));
         if line.len() > CONTROL_LINE_BYTES_MAX {
             let message = format!("the line has more than {CONTROL_LINE_BYTES_MAX} bytes");
             return refuse(None, Code::LineTooLong, message);
@@ -121,7 +122,7 @@ impl Request {
         };
         match Command::from_parts(&envelope.cmd, envelope.args) {
             Ok(command) => Ok(Request { id: envelope.id, command }),
-            Err(error) => Err(Garbage { id: Some(envelope.id), error }),
+            Err(error) => Err(Box::new(Garbage { id: Some(envelope.id), error })),
         }
     }
 
