@@ -1,7 +1,7 @@
 //! How requests are spread over the backends of a cluster.
 
 use crate::client::{Client, get};
-use crate::harness::{Driver, Ringway, millis, on_both_drivers};
+use crate::harness::{Driver, Ringway, millis, on_both_drivers, seconds};
 use crate::origin::{Origin, ok};
 use crate::settings::{BALANCE, set};
 use serde_json::json;
@@ -40,25 +40,25 @@ on_both_drivers! {
 
     fn least_conn_avoids_the_busy_one(driver) {
         let slow = Origin::new(|c| c.serve(|_| {
-            std::thread::sleep(millis(800));
+            std::thread::sleep(seconds(3));
             Some(ok("slow"))
         }));
         let fast = Origin::saying("fast");
         let ringway = Ringway::with(driver, &[&slow, &fast], |c| set(c, BALANCE, "least_conn"));
-        // Occupy the slow one, then count where the rest goes.
-        let waiting: Vec<std::thread::JoinHandle<()>> = (0..6).map(|_| {
-            let address = ringway.address;
-            std::thread::spawn(move || { Client::at(address).get("/"); })
-        }).collect();
-        std::thread::sleep(millis(100));
-        let before = slow.requests().len();
-        assert!(before > 0, "no request went to the slow one at all");
+        // Occupy the slow one, then see that everything else goes round it.
+        let mut waiting = Vec::new();
+        while slow.requests().is_empty() {
+            let mut client = Client::to(&ringway);
+            client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            waiting.push(client);
+            assert!(waiting.len() < 50, "no request went to the slow one at all");
+            std::thread::sleep(millis(20));
+        }
+        let (before, begin) = (slow.requests().len(), std::time::Instant::now());
         for _ in 0..20 {
             assert_eq!(get(&ringway, "/").text(), "fast");
         }
+        assert!(begin.elapsed() < millis(2500), "too slow to tell");
         assert_eq!(slow.requests().len(), before);
-        for thread in waiting {
-            thread.join().expect("a waiting client");
-        }
     }
 }

@@ -193,7 +193,12 @@ on_both_drivers! {
             let ringway = Ringway::before(driver, &[&origin]);
             let mut client = Client::to(&ringway);
             client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-            assert_eq!(client.head_of("GET").status, 200);
+            let status = client.head_of("GET").status;
+            if status == 502 {
+                // The fault was there before anything had gone to the client.
+                continue;
+            }
+            assert_eq!(status, 200, "{answer:?}");
             let (body, _) = client.rest(seconds(8));
             assert!(!body.ends_with(b"0\r\n\r\n"), "{answer:?} became {:?}", lossy(&body));
             assert!(body.len() < 100);

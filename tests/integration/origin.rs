@@ -142,6 +142,8 @@ impl Origin {
         let answer: Vec<u8> = answer.into();
         Origin::new(move |c| {
             if c.request().is_some() {
+                // Answer and FIN leave in one segment, so that nobody can use the connection between the two.
+                c.cork();
                 c.send(&answer);
                 c.fin_and_wait();
             }
@@ -321,6 +323,13 @@ impl OriginConn {
     /// Sends; false if the peer is gone.
     pub fn send(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()
+    }
+
+    /// Holds back what is sent until FIN.
+    pub fn cork(&mut self) {
+        let on = 1i32;
+        let (value, size) = ((&raw const on).cast(), size_of::<i32>() as u32);
+        unsafe { libc::setsockopt(self.stream.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_CORK, value, size) };
     }
 
     /// FIN, then waits until the peer has closed too.
