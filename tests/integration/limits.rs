@@ -45,9 +45,14 @@ on_both_drivers! {
             Some(ok("slow"))
         }));
         let ringway = Ringway::with(driver, &[&origin], |c| set(c, CONNECTIONS, 10));
-        let mut clients: Vec<Client> = (0..12).map(|_| Client::to(&ringway)).collect();
-        for client in &mut clients { client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n"); }
-        std::thread::sleep(seconds(2));
+        let mut clients: Vec<Client> = Vec::new();
+        for _ in 0..12 {
+            let mut client = Client::to(&ringway);
+            client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            clients.push(client);
+            std::thread::sleep(millis(30));
+        }
+        std::thread::sleep(seconds(1));
         assert_eq!(origin.requests().len(), 10, "busy connections are within the limit");
         // Those beyond it wait in the kernel's queue and are served in their turn.
         for client in &mut clients { assert_eq!(client.response().text(), "slow"); }
