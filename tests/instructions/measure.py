@@ -2,8 +2,9 @@
 """User instructions per request, counted by callgrind, against tests/data/instructions.json.
 
 The release binary runs with one worker on epoll under valgrind, before an origin inside this script. Each shape is run
-twice with different request counts on one keep-alive connection; the difference of the two totals, divided by the
-difference of the counts, is the cost of one request without start-up and shutdown. More than 3 % above the baseline
+with two different request counts on one keep-alive connection, several times each; the difference of the least totals,
+divided by the difference of the counts, is the cost of one request without start-up and shutdown. (Valgrind counts a byte
+of `rep movsb` as one instruction, so a large memcpy weighs more here than on the clock.) More than 3 % above the baseline
 fails. The baseline belongs to one compiler; under another one the figures are printed and nothing fails.
 
     tests/instructions/measure.py             compare
@@ -25,7 +26,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BASELINE = ROOT / "tests" / "data" / "instructions.json"
 BINARY = pathlib.Path(os.environ.get("RINGWAY", ROOT / "target" / "release" / "ringway"))
 TOLERANCE_PERCENT = 3
-FEW, MANY = 300, 2300
+FEW, MANY, RUNS = 300, 2300, 4
 
 SMALL = b"HTTP/1.1 200 OK\r\nServer: origin\r\nContent-Type: text/plain\r\nContent-Length: 128\r\n\r\n" + b"x" * 128
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n80\r\n" + b"x" * 128 + b"\r\n0\r\n\r\n"
@@ -131,14 +132,17 @@ def total(directory, request, answer, count):
     return int(found.group(1))
 
 
+def cost(shape):
+    """Instructions of one request. What disturbs a run only adds, so the least of several is nearest to the truth."""
+    request, answer = SHAPES[shape]
+    with tempfile.TemporaryDirectory(prefix="ringway-instructions-") as name:
+        few, many = (min(total(pathlib.Path(name), request, answer, n) for _ in range(RUNS)) for n in (FEW, MANY))
+    return round((many - few) / (MANY - FEW))
+
+
 def main():
     compiler = subprocess.run(["rustc", "--version"], capture_output=True, text=True, cwd=ROOT).stdout.strip()
-    figures = {}
-    with tempfile.TemporaryDirectory(prefix="ringway-instructions-") as name:
-        for shape, (request, answer) in SHAPES.items():
-            few = total(pathlib.Path(name), request, answer, FEW)
-            many = total(pathlib.Path(name), request, answer, MANY)
-            figures[shape] = round((many - few) / (MANY - FEW))
+    figures = {shape: cost(shape) for shape in SHAPES}
     if os.environ.get("UPDATE") == "1":
         BASELINE.write_text(json.dumps({"rustc": compiler, "instructions_per_request": figures}, indent=2) + "\n")
         print(f"baseline written: {figures}")
@@ -154,6 +158,9 @@ def main():
             print(f"{shape}: {now} instructions per request, no baseline: run with UPDATE=1")
             failed = True
             continue
+        if now > then * (1 + TOLERANCE_PERCENT / 100):
+            # On a busy machine more wake-ups find nothing: a second look before it counts.
+            now = min(now, cost(shape))
         change = 100 * (now - then) / then
         print(f"{shape}: {now} instructions per request, baseline {then}, {change:+.1f} %")
         if change > TOLERANCE_PERCENT:

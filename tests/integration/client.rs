@@ -199,7 +199,12 @@ impl Client {
 
     fn more(&mut self) -> Result<usize> {
         let mut buf = vec![0u8; 64 * 1024];
-        let n = self.wire.read(&mut buf)?;
+        let n = loop {
+            match self.wire.read(&mut buf) {
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                result => break result?,
+            }
+        };
         self.ahead.extend_from_slice(&buf[..n]);
         Ok(n)
     }

@@ -3,7 +3,7 @@
 
 use crate::harness::eventually;
 use crate::message::{self, Taken};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -247,12 +247,15 @@ impl OriginConn {
 
     fn more(&mut self) -> bool {
         let mut buf = [0u8; 16 * 1024];
-        match self.stream.read(&mut buf) {
-            Ok(n) if n > 0 => {
-                self.ahead.extend_from_slice(&buf[..n]);
-                true
+        loop {
+            match self.stream.read(&mut buf) {
+                Ok(n) => {
+                    self.ahead.extend_from_slice(&buf[..n]);
+                    return n > 0;
+                }
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return false,
             }
-            _ => false,
         }
     }
 
@@ -357,7 +360,7 @@ impl OriginConn {
             match self.stream.read(&mut buf) {
                 Ok(0) => return true,
                 Ok(_) => {}
-                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
                 Err(_) => return true,
             }
         }
