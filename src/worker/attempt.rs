@@ -1,5 +1,6 @@
 //! One attempt of an exchange: one backend, one connection to it, the request out, the response back.
 
+use super::Core;
 use super::buffers::{Buf, Class};
 use super::clusters::{LocalBackend, LocalCluster, Sent, add};
 use super::deadlines::{Aim, Dir, SlotGuard};
@@ -150,7 +151,7 @@ pub(super) async fn attempt<N: Net, C: Stream>(
         if let Down::Failed(trouble) = down {
             return Outcome::Failed { trouble, sent };
         }
-        (Some(Rest::Taken(taken)), down)
+        (Rest::Taken(taken), down)
     } else {
         let up = relay::upload(turn, stream, &flow, body, &buf.filled()[taken..]);
         let down = async {
@@ -160,7 +161,7 @@ pub(super) async fn attempt<N: Net, C: Stream>(
         let stop = |down: &Down| stop_upload(turn, stream, &flow, down);
         let (up, down) = relay::both(up, down, stop).await;
         match up {
-            Uploaded::Done(behind) => (Some(Rest::Other(behind)), down),
+            Uploaded::Done(behind) => (Rest::Other(behind), down),
             // What the upload has thrown away need not be waited for again.
             Uploaded::Stopped { drained } => {
                 let end = if matches!(down, Down::Cut) { End::Reset } else { End::Close { linger: !drained } };
@@ -176,15 +177,11 @@ pub(super) async fn attempt<N: Net, C: Stream>(
             {
                 backend.pool.check_in(stream, slot.now(), policy.pool_idle, said, policy.pool_max);
             }
-            match rest {
-                Some(rest) if persist => End::Next(rest),
-                Some(Rest::Other(behind)) => {
-                    let linger = !behind.is_empty();
-                    core.buffers.put(behind);
-                    End::Close { linger }
-                }
-                _ => End::Close { linger: buf.len() > taken || turn.head.persist },
+            if persist {
+                return Outcome::End(End::Next(rest));
             }
+            let more = rest.put_back(core) || buf.len() > taken;
+            End::Close { linger: more || turn.head.persist }
         }
         Down::Upgraded => {
             slot.backend_answered();
@@ -194,9 +191,29 @@ pub(super) async fn attempt<N: Net, C: Stream>(
             turn.client_is_gone(tally);
             End::Close { linger: false }
         }
-        Down::Cut => End::Reset,
-        Down::Failed(_) | Down::Refused { .. } | Down::Answered => End::Close { linger: true },
+        Down::Cut => {
+            rest.put_back(core);
+            End::Reset
+        }
+        Down::Failed(_) | Down::Refused { .. } | Down::Answered => {
+            rest.put_back(core);
+            End::Close { linger: true }
+        }
     })
+}
+
+impl Rest {
+    /// Of no use any more; whether bytes had come behind the request (those in the head's own buffer are not looked at).
+    fn put_back<N: Net>(self, core: &Core<N>) -> bool {
+        match self {
+            Rest::Taken(_) => false,
+            Rest::Other(behind) => {
+                let more = !behind.is_empty();
+                core.buffers.put(behind);
+                more
+            }
+        }
+    }
 }
 
 fn encoding(framing: Framing) -> Encoding {

@@ -142,7 +142,10 @@ impl Backend {
             self.ledger.uploaded(id, &body, ended);
             return if ended == Ended::Whole { fate } else { Fate::Close };
         }
-        if head.get("expect").is_some() && self.once_in(2) && !wire::send(stream, b"HTTP/1.1 100 Continue\r\n\r\n").await {
+        if head.get("expect").is_some()
+            && self.once_in(2)
+            && !wire::send(stream, b"HTTP/1.1 100 Continue\r\n\r\n").await
+        {
             return Fate::Close;
         }
         let mut body = Vec::new();
@@ -247,7 +250,8 @@ impl Backend {
     }
 
     async fn echo(&self, stream: &MemStream, reader: &mut Reader<'_>, id: usize) -> Fate {
-        let head = format!("HTTP/1.1 101 Switching Protocols\r\nX-Id: {id}\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
+        let head =
+            format!("HTTP/1.1 101 Switching Protocols\r\nX-Id: {id}\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
         if !wire::send(stream, head.as_bytes()).await {
             return Fate::Close;
         }

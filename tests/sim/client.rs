@@ -154,7 +154,7 @@ impl Client {
                 }
                 sent && wire::send(stream, rest).await && false
             }
-            Manner::Slow => self.slowly(stream, plan.id, talk, (&head, &body)).await,
+            Manner::Slow if !plan.script.switch => self.slowly(stream, plan.id, talk, (&head, &body)).await,
             _ if plan.expect => {
                 let sent = wire::send(stream, &head).await;
                 let begun = self.mem.now_us();
@@ -230,14 +230,14 @@ impl Client {
     async fn read(&self, stream: &MemStream, talk: &Talk, ids: &[usize]) {
         let mut reader = Reader::new(stream);
         let mut from = 0;
-        let mut served = 0;
+        let (mut served, mut idle) = (0, false);
         for (k, id) in ids.iter().enumerate() {
             let plan = self.ledger.plan(*id);
-            let goes_on = self.response(stream, &mut reader, talk, &plan, (k > 0, from)).await;
+            idle = self.response(stream, &mut reader, talk, &plan, from).await;
             from = self.mem.now_us();
             served = k + 1;
             talk.answered.set(served);
-            if !goes_on {
+            if !idle {
                 break;
             }
         }
@@ -247,7 +247,7 @@ impl Client {
         }
         if !talk.written.get() {
             self.mem.shutdown(stream.handle(), How::Both);
-        } else if served == ids.len() && reader.end.is_none() && self.below(8) == 0 {
+        } else if idle && self.below(8) == 0 {
             self.idle_ends(&mut reader).await;
         }
     }
@@ -263,14 +263,7 @@ impl Client {
     }
 
     /// Reads the answers to one request. `false`: the connection has no use any more.
-    async fn response(
-        &self,
-        stream: &MemStream,
-        reader: &mut Reader<'_>,
-        talk: &Talk,
-        plan: &Plan,
-        (behind, from): (bool, u64),
-    ) -> bool {
+    async fn response(&self, stream: &MemStream, reader: &mut Reader<'_>, talk: &Talk, plan: &Plan, from: u64) -> bool {
         match plan.manner {
             Manner::StopReading if !plan.script.switch => {
                 self.stop_reading(stream, plan).await;
@@ -291,7 +284,7 @@ impl Client {
             return false;
         }
         let now = self.mem.now_us();
-        self.ledger.judge(plan.id, &got, began.max(from), now, behind);
+        self.ledger.judge(plan.id, &got, began.max(from), now);
         if matches!(got, Got::Response { status: 101, .. }) {
             talk.switched.set(true);
             self.tunnel(stream, reader, plan).await;
@@ -305,6 +298,7 @@ impl Client {
 
     /// After `Connection: close` nothing comes but the end, soon.
     async fn closes(&self, reader: &mut Reader<'_>, plan: &Plan, talk: &Talk) {
+        talk.ended.set(true);
         self.until(u64::MAX, || talk.written.get()).await;
         let begun = self.mem.now_us();
         let more = reader.more().await;
@@ -312,7 +306,8 @@ impl Client {
         let allowed = u64::from(2 + limits::LINGER_TICKS) * limits::TICK_MS * 1000 + 700_000;
         if more || took > allowed {
             let id = plan.id;
-            self.ledger.violation(format!("exchange {id}: bytes behind a close ({more}), or it took {took} us; {plan:?}"));
+            self.ledger
+                .violation(format!("exchange {id}: bytes behind a close ({more}), or it took {took} us; {plan:?}"));
         }
     }
 
@@ -407,7 +402,8 @@ impl Client {
         (status, id): (u16, Option<usize>),
         head: &Head,
     ) -> (Got, bool) {
-        let malformed = matches!(plan.manner, Manner::Malformed(_));
+        // Who has not read the method cannot know that a body is not wanted.
+        let malformed = matches!(plan.manner, Manner::Malformed(_) | Manner::Stall { .. });
         let bodiless = matches!(status, 101 | 204 | 304) || (plan.method == "HEAD" && !malformed);
         let framing = if bodiless { Framing::None } else { head.framing(Framing::UntilClose) };
         if plan.http10 && head.get("transfer-encoding").is_some() && !malformed {

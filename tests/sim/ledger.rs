@@ -174,28 +174,29 @@ impl Ledger {
 
     /// How long an exchange may take beyond what its client and backend sleep.
     fn allowed_us(&self, plan: &Plan, from: u64, now: u64) -> u64 {
-        let Some(policy) = plan.cluster.map(|c| &self.rules.policies[c]) else { return 2 * tick() + WEATHER_US };
         let mut seconds = 2;
-        if self.troubled(plan, from, now).is_some() {
-            seconds += (policy.retries + 1) * (policy.connect_timeout + 1);
-        }
-        match plan.script.wrong {
-            Some(Wrong::StallHead) => seconds += policy.head_timeout,
-            Some(Wrong::StallBody) => seconds += policy.body_timeout,
-            _ => {}
+        let mut body_timeout = self.rules.client_body_timeout;
+        if let Some(policy) = plan.cluster.map(|c| &self.rules.policies[c]) {
+            body_timeout = body_timeout.max(policy.body_timeout);
+            if self.troubled(plan, from, now).is_some() {
+                seconds += (policy.retries + 1) * (policy.connect_timeout + 1);
+            }
+            match plan.script.wrong {
+                Some(Wrong::StallHead) => seconds += policy.head_timeout,
+                Some(Wrong::StallBody) => seconds += policy.body_timeout,
+                _ => {}
+            }
         }
         match plan.manner {
-            Manner::Stall { .. } => seconds += self.rules.client_head_timeout.max(self.rules.client_body_timeout),
-            Manner::StopReading => seconds += self.rules.client_body_timeout + policy.body_timeout,
+            Manner::Stall { .. } => seconds += self.rules.client_head_timeout.max(body_timeout),
             Manner::Drip => seconds += limits::CLIENT_RATE_GRACE_SECONDS as u32,
             _ => {}
         }
         u64::from(seconds) * tick() + WEATHER_US
     }
 
-    /// Judges the end of an exchange. `from` is when its client began to wait for this response and no other; `behind`: it
-    /// was sent on a connection that had served before.
-    pub fn judge(&self, id: usize, got: &Got, from: u64, now: u64, behind: bool) {
+    /// Judges the end of an exchange. `from` is when its client began to wait for this response and no other.
+    pub fn judge(&self, id: usize, got: &Got, from: u64, now: u64) {
         let (plan, slept) = self.with(id, |e| {
             e.ended = true;
             (e.plan.clone(), e.slept_us)
@@ -204,22 +205,24 @@ impl Ledger {
         let took = now - from;
         let allowed = self.allowed_us(&plan, from, now) + slept;
         if took > allowed {
-            self.violation(format!("exchange {id} took {took} us, allowed {allowed}; {got:?} {plan:?}", got = brief(got)));
+            self.violation(format!(
+                "exchange {id} took {took} us, allowed {allowed}; {got:?} {plan:?}",
+                got = brief(got)
+            ));
         }
         let whole = matches!(got, Got::Response { id: Some(_), .. });
         if whole { &self.completed } else { &self.failed }.update(|n| n + 1);
-        if let Err(why) = self.verdict(&plan, got, from, now, behind) {
+        if let Err(why) = self.verdict(&plan, got, from, now) {
             self.violation(format!("exchange {id}: {why}: got {}; {plan:?}", brief(got)));
         }
     }
 
-    fn verdict(&self, plan: &Plan, got: &Got, from: u64, now: u64, behind: bool) -> Result<(), &'static str> {
+    fn verdict(&self, plan: &Plan, got: &Got, from: u64, now: u64) -> Result<(), &'static str> {
         let drained = now >= self.drained_from.get();
         let trouble = self.troubled(plan, from, now).is_some();
         let wronged = self.with(plan.id, |e| e.wronged);
         let backend_fault = wronged || trouble;
-        let client_fault = plan.manner.is_fault()
-            || (plan.manner == Manner::HalfClose && self.rules.half_close_aborts);
+        let client_fault = plan.manner.is_fault() || (plan.manner == Manner::HalfClose && self.rules.half_close_aborts);
         let too_large = plan.cluster.is_some_and(|c| plan.upload.len() as u64 > self.rules.policies[c].body_max);
         match got {
             Got::Response { status, id: Some(said), body } => {
@@ -244,6 +247,8 @@ impl Ledger {
                 404 if plan.cluster.is_none() => Ok(()),
                 413 if too_large => Ok(()),
                 502..=504 if backend_fault => Ok(()),
+                // Without a body, this one is a good head.
+                200 if plan.script.wrong == Some(Wrong::Garbage(7)) && plan.method == "HEAD" => Ok(()),
                 408 if matches!(plan.manner, Manner::Stall { .. } | Manner::Drip) => Ok(()),
                 400 if matches!(plan.manner, Manner::CutRequest { .. }) => Ok(()),
                 400..=505 if matches!(plan.manner, Manner::Malformed(_)) => Ok(()),
@@ -252,7 +257,8 @@ impl Ledger {
             _ if matches!(plan.manner, Manner::Malformed(_)) && !drained => Err("no answer to a malformed request"),
             Got::Cut if backend_fault || client_fault || drained => Ok(()),
             Got::Cut => Err("cut without a cause"),
-            Got::Nothing if client_fault || drained || (behind && self.rules.crowded) => Ok(()),
+            // Where there is no room, an idle connection has to go, also one that was about to begin.
+            Got::Nothing if client_fault || drained || self.rules.crowded => Ok(()),
             Got::Nothing => Err("closed without a cause"),
         }
     }

@@ -67,17 +67,11 @@ pub enum Frame {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wrong {
     /// Resets or closes before it answers.
-    CutBeforeHead {
-        reset: bool,
-    },
+    CutBeforeHead { reset: bool },
     /// Within the response's head.
-    CutInHead {
-        reset: bool,
-    },
+    CutInHead { reset: bool },
     /// Within its body.
-    CutBody {
-        reset: bool,
-    },
+    CutBody { reset: bool },
     /// Answers what is no HTTP; the number says what.
     Garbage(usize),
     /// Falls silent before the head.
@@ -206,7 +200,15 @@ impl Script {
         Script {
             status: dice.pick(&[200, 200, 200, 200, 201, 204, 304, 404, 500, 503]),
             len: if matches!(wrong, Some(Wrong::CutBody { .. } | Wrong::StallBody)) { len.max(2) } else { len },
-            frame: dice.pick(&[Frame::Length, Frame::Length, Frame::Length, Frame::Chunked, Frame::Chunked, Frame::Close, Frame::Close10]),
+            frame: dice.pick(&[
+                Frame::Length,
+                Frame::Length,
+                Frame::Length,
+                Frame::Chunked,
+                Frame::Chunked,
+                Frame::Close,
+                Frame::Close10,
+            ]),
             interims: if dice.once_in(8) { dice.range(1, 3) } else { 0 },
             delay_us: if dice.once_in(4) { dice.below(1_300_000) } else { 0 },
             pause_us: if dice.once_in(8) { dice.below(1_300_000) } else { 0 },

@@ -157,7 +157,8 @@ pub fn run(seed: u64, verbose: bool) -> Shown {
     let weather = weather(&mut dice);
     let pipe_bytes = weather.pipe_bytes;
     let mem = Mem::with(seed, weather);
-    let front: Vec<Endpoint> = (0..dice.range(1, 2)).map(|core| Endpoint::Ip(([10, 1, 0, core as u8], 80).into())).collect();
+    let front: Vec<Endpoint> =
+        (0..dice.range(1, 2)).map(|core| Endpoint::Ip(([10, 1, 0, core as u8], 80).into())).collect();
     let settings = settings(&mut dice, &front);
     let clusters: Vec<(Policy, usize)> = (0..dice.range(1, 4)).map(|_| (policy(&mut dice), dice.range(1, 4))).collect();
     let (plans, clients) = play(&mut dice, clusters.len());
@@ -231,7 +232,10 @@ fn backends(mem: &Mem, ledger: &Rc<Ledger>, clusters: &[(Policy, usize)], dice: 
             if dice.once_in(12) {
                 let bytes = Some(dice.length() as u64 * 3 + 100);
                 let (sends, receives) = if dice.once_in(2) { (bytes, None) } else { (None, bytes) };
-                mem.fault(&endpoint, Fault { reset_after_sent: sends, reset_after_received: receives, ..Fault::default() });
+                mem.fault(
+                    &endpoint,
+                    Fault { reset_after_sent: sends, reset_after_received: receives, ..Fault::default() },
+                );
                 ledger.trouble(Some(cluster), 0, u64::MAX, "a backend resets its connections");
             }
             let idle_us = dice.once_in(3).then(|| 200_000 + dice.below(3_000_000));
@@ -377,13 +381,16 @@ impl Control {
 
     /// One health flip or reload.
     async fn meddle(&self) {
-        let reload = self.dice.borrow_mut().once_in(3);
+        let mut reload = self.dice.borrow_mut().once_in(3);
         let (mut gone, mut closed) = (Vec::new(), Vec::new());
         {
             let mut dice = self.dice.borrow_mut();
             let mut clusters = self.clusters.borrow_mut();
             for (cluster, backends) in clusters.iter_mut().enumerate() {
-                for backend in backends.iter_mut().filter(|_| dice.once_in(4)) {
+                for backend in backends.iter_mut() {
+                    if !dice.once_in(4) {
+                        continue;
+                    }
                     if reload {
                         backend.listed = !backend.listed || dice.once_in(3);
                         if !backend.listed {
@@ -395,6 +402,7 @@ impl Control {
                 }
                 // Most of the time somebody is there.
                 if !dice.once_in(8) && !backends.iter().any(Endpointed::serves) {
+                    reload |= !backends[0].listed;
                     (backends[0].listed, backends[0].state) = (true, State::Up);
                     gone.retain(|id| *id != backends[0].id);
                 }
@@ -435,7 +443,8 @@ impl Control {
         };
         drop(current);
         let begun = self.mem.now_us();
-        self.ledger.say(begun, || format!("epoch {epoch}, generation {generation}, without {gone:?}: {:?}", next.states));
+        self.ledger
+            .say(begun, || format!("epoch {epoch}, generation {generation}, without {gone:?}: {:?}", next.states));
         for (cluster, dark) in self.dark.borrow().iter().enumerate().filter(|(_, dark)| dark.is_some()) {
             self.ledger.say(begun, || format!("c{cluster} is dark since {dark:?}"));
             self.ledger.trouble(Some(cluster), begun, begun + 10_000_000, "nobody is up");
