@@ -30,7 +30,9 @@ pub(super) enum Outcome {
 
 /// What the two pumps of an attempt tell each other.
 pub(super) struct Flow<'a> {
-    /// The Upgrade value that the request asked with, or nothing.
+    /// The request's head.
+    request: &'a [u8],
+    /// The Upgrade value that it asked with, or nothing.
     asked: &'a [u8],
     pub(super) body_max: u64,
     pub(super) body_timeout: u32,
@@ -40,6 +42,10 @@ pub(super) struct Flow<'a> {
     pub(super) uploaded: Cell<bool>,
     /// The final response head has come.
     head_seen: Cell<bool>,
+    /// The upload has ended: the time to the response head counts.
+    head_due: Cell<bool>,
+    /// An interim or own response is being sent: the watch of this direction is the client's.
+    answering: Cell<bool>,
     /// The response is out; the upload has to end.
     pub(super) stopping: Cell<bool>,
     /// The request turned out to be at fault: status and reason.
@@ -49,8 +55,19 @@ pub(super) struct Flow<'a> {
 impl Flow<'_> {
     /// From here on the time to the response head counts.
     pub(super) fn wait_for_head(&self, slot: &SlotGuard) {
-        if !self.head_seen.get() {
+        self.head_due.set(true);
+        if !self.head_seen.get() && !self.answering.get() {
             slot.arm(Dir::Down, Aim::Backend, self.head_timeout);
+        }
+    }
+
+    /// An interim response is out: the watch is the backend's again.
+    fn interim_sent(&self, slot: &SlotGuard) {
+        self.answering.set(false);
+        if self.head_due.get() {
+            self.wait_for_head(slot);
+        } else {
+            slot.disarm(Dir::Down);
         }
     }
 }
@@ -135,6 +152,7 @@ pub(super) async fn attempt<N: Net, C: Stream>(
     }
 
     let flow = Flow {
+        request: &buf.filled()[..turn.head.bytes],
         asked: turn.head.upgrade.of(buf.filled()),
         body_max: policy.body_max,
         body_timeout: policy.body_timeout,
@@ -142,6 +160,8 @@ pub(super) async fn attempt<N: Net, C: Stream>(
         upload_encoding: encoding(turn.head.framing),
         uploaded: Cell::new(body.is_done()),
         head_seen: Cell::new(false),
+        head_due: Cell::new(false),
+        answering: Cell::new(false),
         stopping: Cell::new(false),
         refusal: Cell::new(None),
     };
@@ -156,7 +176,7 @@ pub(super) async fn attempt<N: Net, C: Stream>(
         let up = relay::upload(turn, stream, &flow, body, &buf.filled()[taken..]);
         let down = async {
             let down = download(turn, stream, reused, backend, &flow, tally).await;
-            conclude(turn, down, state, backend, sent, tally).await
+            conclude(turn, down, &flow, (state, backend, sent), tally).await
         };
         let stop = |down: &Down| stop_upload(turn, stream, &flow, down);
         let (up, down) = relay::both(up, down, stop).await;
@@ -323,7 +343,7 @@ async fn download<N: Net, C: Stream>(
 ) -> Down {
     let (core, slot, request) = (turn.core, turn.slot, turn.head);
     let mut head = ResponseHead::default();
-    let mut buf = match final_head(turn, stream, (reused, flow.asked), &mut head, tally).await {
+    let mut buf = match final_head(turn, stream, (reused, flow), &mut head, tally).await {
         Ok(buf) => buf,
         Err(trouble) => {
             return match flow.refusal.get() {
@@ -390,7 +410,7 @@ async fn download<N: Net, C: Stream>(
 async fn final_head<N: Net, C: Stream>(
     turn: &Turn<'_, N, C>,
     stream: &N::Stream,
-    (reused, asked): (bool, &[u8]),
+    (reused, flow): (bool, &Flow<'_>),
     head: &mut ResponseHead,
     tally: &mut Tally<N::Stream>,
 ) -> Result<Buf, Trouble> {
@@ -406,7 +426,7 @@ async fn final_head<N: Net, C: Stream>(
                 if let Err(failure) = head.parse(&buf.filled()[..bytes], request.method) {
                     break Trouble::BadHead(failure);
                 }
-                if head.status == 101 && !head.switches_to(&buf.filled()[..bytes], asked) {
+                if head.status == 101 && !head.switches_to(&buf.filled()[..bytes], flow.asked) {
                     break Trouble::BadHead(Failure { fault: Fault::UnsolicitedUpgrade, at: 0 });
                 }
                 if !head.is_interim() {
@@ -416,8 +436,12 @@ async fn final_head<N: Net, C: Stream>(
                 if interims > limits::INTERIM_RESPONSES_MAX {
                     break Trouble::BadHead(Failure { fault: Fault::TooManyInterim, at: 0 });
                 }
-                if request.version == Version::Http11 && !interim(turn, head, &buf, tally).await {
-                    break Trouble::ClosedInHead;
+                if request.version == Version::Http11 {
+                    flow.answering.set(true);
+                    if !interim(turn, head, &buf, tally).await {
+                        break Trouble::ClosedInHead;
+                    }
+                    flow.interim_sent(slot);
                 }
                 buf.consume(bytes);
                 scan = HeadScan::default();
@@ -457,9 +481,8 @@ async fn interim<N: Net, C: Stream>(
 async fn conclude<N: Net, C: Stream>(
     turn: &Turn<'_, N, C>,
     down: Down,
-    state: &mut Exchange,
-    backend: &LocalBackend<N::Stream>,
-    sent: Sent,
+    flow: &Flow<'_>,
+    (state, backend, sent): (&mut Exchange, &LocalBackend<N::Stream>, Sent),
     tally: &mut Tally<N::Stream>,
 ) -> Down {
     let (status, reason) = match down {
@@ -474,7 +497,8 @@ async fn conclude<N: Net, C: Stream>(
         Down::Refused { status, reason } => (status, reason),
         other => return other,
     };
-    turn.send_answer(status, reason, None, true, tally).await;
+    flow.answering.set(true);
+    turn.send_answer(status, reason, Some(flow.request), true, tally).await;
     Down::Answered
 }
 
