@@ -159,6 +159,9 @@ pub(super) async fn upload<N: Net, C: Stream>(
             (sent, buf) = send_all(backend, slot, pace, buf).await;
         }
         if sent.is_err() {
+            if let Some(behind) = behind {
+                core.buffers.put(behind);
+            }
             if flow.stopping.get() {
                 return discard(turn, buf, 0).await;
             }
