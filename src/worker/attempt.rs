@@ -4,7 +4,7 @@ use super::Core;
 use super::buffers::{Buf, Class};
 use super::clusters::{LocalBackend, LocalCluster, Sent, add};
 use super::deadlines::{Aim, Dir, SlotGuard};
-use super::net::{How, Net, Stream};
+use super::net::{How, Net, Stream, is_local};
 use super::relay::{self, Delivered, First, Pace, Uploaded};
 use super::session::{End, Rest, Tally, Turn};
 use crate::exchange::{Exchange, Next, Reason, Trouble};
@@ -46,6 +46,8 @@ pub(super) struct Flow<'a> {
     head_seen: Cell<bool>,
     /// The upload has ended: the time to the response head counts.
     head_due: Cell<bool>,
+    /// The client waits for a 100 before it sends its body: until then its silence is the backend's.
+    expecting: Cell<bool>,
     /// An interim or own response is being sent: the watch of this direction is the client's.
     answering: Cell<bool>,
     /// The response is out; the upload has to end.
@@ -63,8 +65,27 @@ impl Flow<'_> {
         }
     }
 
-    /// An interim response is out: the watch is the backend's again.
+    /// The upload waits for bytes of the client now.
+    pub(super) fn wait_for_body(&self, slot: &SlotGuard) {
+        if self.expecting.get() {
+            slot.arm(Dir::Up, Aim::Backend, self.head_timeout);
+        } else {
+            slot.arm(Dir::Up, Aim::ClientRead, self.client_timeout);
+            slot.reading(true, 0, self.client_rate_min);
+        }
+    }
+
+    /// The upload has got this many bytes.
+    pub(super) fn body_came(&self, slot: &SlotGuard, bytes: usize) {
+        self.expecting.set(false);
+        slot.reading(false, bytes, self.client_rate_min);
+    }
+
+    /// An interim response is out: the watch is the backend's again, and a client that waited for it may send.
     fn interim_sent(&self, slot: &SlotGuard) {
+        if self.expecting.replace(false) && !self.uploaded.get() && !self.stopping.get() {
+            self.wait_for_body(slot);
+        }
         self.answering.set(false);
         if self.head_due.get() {
             self.wait_for_head(slot);
@@ -166,6 +187,7 @@ pub(super) async fn attempt<N: Net, C: Stream>(
         head_seen: Cell::new(false),
         head_due: Cell::new(false),
         answering: Cell::new(false),
+        expecting: Cell::new(turn.head.expect_continue && buf.len() == turn.head.bytes),
         stopping: Cell::new(false),
         refusal: Cell::new(None),
     };
@@ -186,6 +208,7 @@ pub(super) async fn attempt<N: Net, C: Stream>(
         let (up, down) = relay::both(up, down, stop).await;
         match up {
             Uploaded::Done(behind) => (Rest::Other(behind), down),
+            Uploaded::DoneInHead { behind } => (Rest::Taken(buf.len() - behind), down),
             // What the upload has thrown away need not be waited for again.
             Uploaded::Stopped { drained } => {
                 let end = if matches!(down, Down::Cut) { End::Reset } else { End::Close { linger: !drained } };
@@ -329,9 +352,13 @@ async fn connect<N: Net, C: Stream>(
             lease.stream = Some(stream);
             Ok(())
         }
-        Err(_) => {
+        Err(error) => {
             slot.backend(None);
-            Err(if slot.fired(Dir::Down) { Trouble::ConnectTimeout } else { Trouble::Connect })
+            Err(match error {
+                _ if slot.fired(Dir::Down) => Trouble::ConnectTimeout,
+                error if is_local(&error) => Trouble::Busy,
+                _ => Trouble::Connect,
+            })
         }
     }
 }
@@ -443,6 +470,7 @@ async fn final_head<N: Net, C: Stream>(
                 if request.version == Version::Http11 {
                     flow.answering.set(true);
                     if !interim(turn, head, &buf, tally).await {
+                        slot.lose_client();
                         break Trouble::ClosedInHead;
                     }
                     flow.interim_sent(slot);

@@ -171,7 +171,6 @@ async fn read_head<C: Stream>(
     underscores: crate::http::head::Underscores,
     mut buf: Buf,
 ) -> (Asked, Buf) {
-    buf.compact();
     loop {
         if !buf.is_empty() {
             match scan.request(buf.filled()) {
@@ -183,6 +182,7 @@ async fn read_head<C: Stream>(
                 Err(reject) => return (Asked::Rejected(reject), buf),
             }
         }
+        buf.compact();
         let received;
         (received, buf) = stream.recv(buf).await;
         match received {
