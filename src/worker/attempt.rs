@@ -193,6 +193,7 @@ pub(super) async fn attempt<N: Net, C: Stream>(
         Down::Done { persist, pool } => {
             if let Some(said) = pool
                 && !backend.is_gone()
+                && !core.is_draining()
                 && let Some(stream) = lease.take()
             {
                 backend.pool.check_in(stream, slot.now(), policy.pool_idle, said, policy.pool_max);
