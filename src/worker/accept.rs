@@ -48,6 +48,23 @@ impl<N: Net> Drop for Counted<N> {
     }
 }
 
+/// Counts a listener in until its queue is empty and it is closed: a drain waits for it.
+struct Accepting<N: Net>(Rc<Core<N>>);
+
+impl<N: Net> Accepting<N> {
+    fn new(core: &Rc<Core<N>>) -> Self {
+        core.accepting.set(core.accepting.get() + 1);
+        Accepting(core.clone())
+    }
+}
+
+impl<N: Net> Drop for Accepting<N> {
+    fn drop(&mut self) {
+        self.0.accepting.set(self.0.accepting.get() - 1);
+        self.0.look_for_end();
+    }
+}
+
 impl<N, G, F, S> Welcome<N, G, F, S>
 where
     N: Net,
@@ -68,6 +85,7 @@ where
 
     async fn accept(self, id: ListenerId, listener: Rc<N::Listener>) {
         let core = self.core.clone();
+        let _accepting = Accepting::new(&core);
         let mut batch = Vec::with_capacity(limits::ACCEPT_BATCH);
         loop {
             // At the limit the longest idle connection makes room; without one, newcomers wait in the kernel's queue.

@@ -220,6 +220,7 @@ pub(super) async fn attempt<N: Net, C: Stream>(
         Down::Done { persist, pool } => {
             if let Some(said) = pool
                 && !backend.is_gone()
+                && !core.is_draining()
                 && let Some(stream) = lease.take()
             {
                 core.check_in(backend, stream, policy, said);

@@ -118,6 +118,8 @@ pub struct Core<N: Net> {
     clusters: Clusters<N::Stream>,
     listeners: RefCell<Vec<(ListenerId, Rc<N::Listener>)>>,
     connections: Cell<usize>,
+    /// Listeners that are accepted on.
+    accepting: Cell<usize>,
     drain: Cell<Option<Drain>>,
     cut: Cell<u32>,
     random: Cell<u64>,
@@ -219,6 +221,7 @@ impl<N: Net> Core<N> {
             clusters: Clusters::default(),
             listeners: RefCell::default(),
             connections: Cell::new(0),
+            accepting: Cell::new(0),
             drain: Cell::new(None),
             cut: Cell::new(0),
             random: Cell::new(net.seed()),
@@ -380,9 +383,13 @@ impl<N: Net> Core<N> {
         self.drain.get().is_some()
     }
 
+    /// Nothing is accepted any more, and nobody is left of those who were.
+    fn has_drained(&self) -> bool {
+        self.is_draining() && self.connections.get() == 0 && self.accepting.get() == 0
+    }
+
     fn look_for_end(&self) {
-        if self.is_draining()
-            && self.connections.get() == 0
+        if self.has_drained()
             && let Some(waker) = self.waiting_for_end.borrow_mut().take()
         {
             waker.wake();
@@ -391,7 +398,7 @@ impl<N: Net> Core<N> {
 
     async fn drained(&self) {
         poll_fn(|cx| {
-            if self.is_draining() && self.connections.get() == 0 {
+            if self.has_drained() {
                 return Poll::Ready(());
             }
             *self.waiting_for_end.borrow_mut() = Some(cx.waker().clone());

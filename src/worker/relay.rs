@@ -137,6 +137,7 @@ pub(super) async fn upload<N: Net, C: Stream>(
             }
             if n == 0 {
                 break match () {
+                    () if slot.drained() => (503, Reason::Drained),
                     () if slot.slow() => (408, Reason::ClientSlow),
                     () if slot.fired(Dir::Up) => (408, Reason::ClientTimeout),
                     () => (400, Reason::ClientTruncated),
@@ -208,6 +209,8 @@ pub(super) async fn upload<N: Net, C: Stream>(
 
 /// The response is out although the request is not: reads on for a while, so that no reset destroys the response.
 async fn discard<N: Net, C: Stream>(turn: &Turn<'_, N, C>, mut buf: Buf, already: usize) -> Uploaded {
+    // Whatever the watch was armed for: from now on this is all that is waited for.
+    turn.slot.arm(Dir::Up, Aim::ClientRead, limits::LINGER_TICKS);
     let mut thrown_away = already;
     let mut ended = false;
     while !ended && thrown_away < limits::LINGER_BYTES_MAX {
@@ -316,7 +319,7 @@ pub(super) async fn deliver<N: Net, C: Stream>(
         (received, buf) = backend.recv(buf).await;
         match received {
             Ok(n) if n > 0 => was_full = buf.spare() == 0,
-            Ok(_) if body.complete_at_eof() && !slot.fired(Dir::Down) && !slot.client_gone() => {
+            Ok(_) if body.complete_at_eof() && ended_by_backend(turn, backend, flow) => {
                 // The end of the connection is the end of the body; a client that speaks chunks is told so.
                 ended = true;
                 clean = false;
@@ -340,6 +343,13 @@ pub(super) async fn deliver<N: Net, C: Stream>(
     Delivered::Cut(cut)
 }
 
+/// Whether the end of what a backend sends is an end that it meant: not one that was made here, and not a reset. The kernel
+/// tells of a reset once, and the upload's send may have taken that; what it leaves behind is a hang-up.
+fn ended_by_backend<N: Net, C: Stream>(turn: &Turn<'_, N, C>, backend: &N::Stream, flow: &Flow<'_>) -> bool {
+    let made_here = turn.slot.backend_ended() || flow.refusal.get().is_some();
+    !made_here && (flow.uploaded.get() || !turn.core.net.gone(backend.handle(), false))
+}
+
 /// Carries bytes both ways until both sides have ended or nothing has moved for the tunnel's time. `early` bytes of the
 /// client came behind its request. Returns the bytes sent to the client.
 pub(super) async fn tunnel<N: Net, C: Stream>(
@@ -351,7 +361,8 @@ pub(super) async fn tunnel<N: Net, C: Stream>(
     let core: &Rc<Core<N>> = turn.core;
     let slot = turn.slot;
     let both_moved = move || {
-        slot.arm(Dir::Up, Aim::ClientRead, seconds);
+        // Both aims end sends and receives: either side may be the one that takes no bytes.
+        slot.arm(Dir::Up, Aim::ClientSend, seconds);
         slot.arm(Dir::Down, Aim::Backend, seconds);
     };
     both_moved();

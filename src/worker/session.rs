@@ -318,6 +318,7 @@ impl<N: Net, C: Stream> Turn<'_, N, C> {
         let (status, reason) = match asked {
             Asked::Rejected(reject) => (reject.status, Reason::Rejected(reject.fault)),
             Asked::Timeout => (408, Reason::ClientTimeout),
+            _ if self.slot.drained() => (503, Reason::Drained),
             _ => (400, Reason::ClientTruncated),
         };
         tally.client = self.info.peer.map(|peer| peer.ip());

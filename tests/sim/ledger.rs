@@ -247,6 +247,7 @@ impl Ledger {
             Got::Response { status, id: None, .. } => match status {
                 404 if plan.cluster.is_none() => Ok(()),
                 413 if too_large => Ok(()),
+                503 if drained => Ok(()),
                 502..=504 if backend_fault => Ok(()),
                 // Without a body, this one is a good head.
                 200 if plan.script.wrong == Some(Wrong::Garbage(7)) && plan.method == "HEAD" => Ok(()),
@@ -255,11 +256,16 @@ impl Ledger {
                 400..=505 if matches!(plan.manner, Manner::Malformed(_)) => Ok(()),
                 _ => Err("an own answer without a cause"),
             },
+            // Where there is no room, an idle connection has to go, also one that was about to begin.
+            Got::Nothing if self.rules.crowded => Ok(()),
             _ if matches!(plan.manner, Manner::Malformed(_)) && !drained => Err("no answer to a malformed request"),
+            // The body turned out too large when the answer was under way.
+            Got::Cut if too_large && plan.script.early => Ok(()),
             Got::Cut if backend_fault || client_fault || drained => Ok(()),
             Got::Cut => Err("cut without a cause"),
-            // Where there is no room, an idle connection has to go, also one that was about to begin.
-            Got::Nothing if client_fault || drained || self.rules.crowded => Ok(()),
+            // The reset that cuts a response may destroy what of it was on its way.
+            Got::Nothing if trouble || (wronged && plan.script.wrong.is_some_and(Wrong::within_response)) => Ok(()),
+            Got::Nothing if client_fault || drained => Ok(()),
             Got::Nothing => Err("closed without a cause"),
         }
     }

@@ -82,6 +82,13 @@ pub enum Wrong {
     CutRequest,
 }
 
+impl Wrong {
+    /// Whether the client may have got a part of the response.
+    pub fn within_response(self) -> bool {
+        matches!(self, Wrong::CutBody { .. } | Wrong::StallBody | Wrong::Garbage(7))
+    }
+}
+
 /// What a backend does with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Script {
@@ -159,6 +166,10 @@ impl Plan {
         let manner = Manner::random(dice, upload, upgrade);
         if matches!(manner, Manner::StopReading | Manner::CutResponse { .. }) {
             script.len = script.len.max(40_000);
+        }
+        if script.early {
+            // Or it would not read the body for longer than anybody waits.
+            script.pause_us = 0;
         }
         let last = dice.once_in(10);
         Plan { id, method, http10, last, cluster, upload, expect, upgrade, manner, script, gap_us }

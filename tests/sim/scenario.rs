@@ -130,7 +130,7 @@ fn play(dice: &mut Dice, clusters: usize) -> (Vec<Plan>, Vec<Vec<(Vec<usize>, bo
             for _ in 0..dice.range(1, 6) {
                 let plan = Plan::random(dice, plans.len(), clusters, ids.is_empty());
                 ids.push(plan.id);
-                let ends = plan.manner.is_fault() || plan.manner == Manner::HalfClose || plan.upgrade;
+                let ends = plan.last || plan.manner.is_fault() || plan.manner == Manner::HalfClose || plan.upgrade;
                 plans.push(plan);
                 if ends {
                     break;
@@ -320,6 +320,12 @@ impl Control {
             }
         }
         self.done.set(true);
+        if left.get() == 0 && self.dice.borrow_mut().once_in(2) {
+            // Longer than any time of the settings: nothing may be left of anybody.
+            self.mem.sleep_us(40_000_000).await;
+            self.read_outbox();
+            self.check_quiet("40 s after the last client");
+        }
         let seconds = self.dice.borrow_mut().range(2, 8) as u32;
         let begun = self.mem.now_us();
         self.ledger.drained_from.set(begun);
@@ -475,16 +481,21 @@ impl Control {
         if counts.stale_handles + counts.bytes_lost > 0 {
             self.ledger.violation(format!("{counts:?}: stale handles were used, or bytes lost"));
         }
+        self.check_quiet("after the drain");
+    }
+
+    /// No connection, no buffer, no exchange.
+    fn check_quiet(&self, when: &str) {
         for core in &self.cores {
             let stats = &core.stats;
             let left = [&stats.connections, &stats.buffers, &stats.pooled, &stats.idle, &stats.panics];
             if left.iter().any(|n| n.load(Ordering::Relaxed) > 0) {
-                self.ledger.violation(format!("{}: {stats:?} after the drain", core.front));
+                self.ledger.violation(format!("{}: {stats:?} {when}", core.front));
             }
         }
         for backend in self.clusters.borrow().iter().flatten() {
             if backend.cells.all().iter().any(|cell| cell.in_flight.load(Ordering::Relaxed) != 0) {
-                self.ledger.violation(format!("{}: exchanges in flight after the drain", backend.endpoint));
+                self.ledger.violation(format!("{}: exchanges in flight {when}", backend.endpoint));
             }
         }
     }
