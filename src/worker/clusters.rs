@@ -220,7 +220,7 @@ impl<N: Net> Core<N> {
         if blame != Blame::Timeout {
             set(&cell.failures_in_row, cell.failures_in_row.load(Ordering::Relaxed).saturating_add(1));
         }
-        if cell.reported.swap(1, Ordering::AcqRel) == 0 {
+        if cell.reported.swap(1, Ordering::SeqCst) == 0 {
             self.tell(FromWorker::Report { core: self.index, backend: backend.id });
         }
     }

@@ -60,9 +60,11 @@ impl<S: Stream> Pool<S> {
 
     /// Puts a connection back that may be used again; closes it where it may not be kept.
     pub fn check_in(&self, stream: S, now: u32, keep: Keep) {
-        let learned = self.learned.get().filter(|(_, until)| now < *until).map(|(seconds, _)| seconds);
-        let backend_limit = [keep.said, learned].into_iter().flatten().min().map(|s| s.saturating_sub(1));
-        let until = now.saturating_add(backend_limit.map_or(keep.seconds, |limit| limit.min(keep.seconds)));
+        // What was said is a promise, kept a second below; what was seen is a guess, and within one tick it is never obeyed.
+        let said = keep.said.map(|seconds| seconds.saturating_sub(1));
+        let learned = self.learned.get().filter(|(_, until)| now < *until).map(|(age, _)| age.saturating_sub(1).max(1));
+        let seconds = [said, learned].into_iter().flatten().fold(keep.seconds, u32::min);
+        let until = now.saturating_add(seconds);
         let mut idle = self.idle.borrow_mut();
         if until <= now || idle.len() >= keep.most as usize || self.all.get() >= keep.most_of_all {
             drop(idle);
