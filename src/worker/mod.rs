@@ -95,6 +95,16 @@ pub struct Links {
     pub log: Queue,
 }
 
+/// A core's own hold on the snapshot: counted without touching the count that all cores share.
+struct View(Arc<Snapshot>);
+
+impl std::ops::Deref for View {
+    type Target = Snapshot;
+    fn deref(&self) -> &Snapshot {
+        &self.0
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Drain {
     idle_until: u32,
@@ -111,7 +121,7 @@ pub struct Core<N: Net> {
     ring_control: Arc<dyn Fn() + Send + Sync>,
     stats: Arc<CoreStats>,
     log: RefCell<Queue>,
-    view: RefCell<Rc<Arc<Snapshot>>>,
+    view: RefCell<Rc<View>>,
     buffers: Rc<Pool>,
     slots: Rc<Slots>,
     idle: Rc<IdleRoom>,
@@ -208,7 +218,7 @@ impl<N: Net> Core<N> {
     fn new(net: N, links: Links) -> Core<N> {
         let core = Core {
             index: links.core,
-            view: RefCell::new(Rc::new(links.publisher.current())),
+            view: RefCell::new(Rc::new(View(links.publisher.current()))),
             publisher: links.publisher,
             inbox: links.inbox,
             outbox: links.outbox,
@@ -238,7 +248,7 @@ impl<N: Net> Core<N> {
     }
 
     /// The snapshot to go by. Not to be held across an await: control waits for old ones to come back.
-    fn view(&self) -> Rc<Arc<Snapshot>> {
+    fn view(&self) -> Rc<View> {
         self.view.borrow().clone()
     }
 
@@ -248,9 +258,9 @@ impl<N: Net> Core<N> {
         }
         let next = self.publisher.current();
         let epoch = next.epoch;
-        let old = self.view.replace(Rc::new(next));
+        let old = self.view.replace(Rc::new(View(next)));
         // Nobody holds a view across an await, so this is the only one; control frees what is behind it.
-        if let Ok(old) = Rc::try_unwrap(old) {
+        if let Ok(View(old)) = Rc::try_unwrap(old) {
             self.retired.borrow_mut().push(old);
             self.retire();
         }

@@ -91,6 +91,7 @@ fn policy(dice: &mut Dice) -> Policy {
         pool_max: dice.pick(&[0, 1, 64, 64]),
         on_timeout: OnTimeout::Silent,
         probe_path: None,
+        ..Policy::default()
     }
 }
 
@@ -117,6 +118,7 @@ fn settings(dice: &mut Dice, front: &[Endpoint]) -> Settings {
         log_format: LogFormat::Json,
         drain_timeout: 10,
         retry_after: 5,
+        pooled_per_worker: 1000,
     }
 }
 

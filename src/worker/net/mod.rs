@@ -13,6 +13,7 @@ pub mod listen;
 pub mod machine;
 pub mod mem;
 pub mod os;
+pub mod unix;
 
 use super::buffers::Buf;
 use crate::route::Endpoint;
