@@ -14,6 +14,8 @@ fn cluster(balance: Balance, weights: impl Iterator<Item = u32>) -> Cluster {
         connect_timeout: 3,
         head_timeout: 30,
         body_timeout: 30,
+        client_body_timeout: 30,
+        client_rate_min: 240,
         tunnel_timeout: 3600,
         body_max: u64::MAX,
         retries: 3,

@@ -5,24 +5,12 @@
 
 use criterion::Criterion;
 use ringway::route::ClusterId;
-use ringway::route::table::{Balance, Cluster, NewRoute, OnTimeout, Policy, RouteTable};
+use ringway::route::table::{Cluster, NewRoute, Policy, RouteTable};
 use std::hint::black_box;
 use std::sync::Arc;
 
 fn cluster() -> Arc<Cluster> {
-    let policy = Policy {
-        balance: Balance::RoundRobin,
-        connect_timeout: 3,
-        head_timeout: 30,
-        body_timeout: 30,
-        tunnel_timeout: 3600,
-        body_max: u64::MAX,
-        retries: 3,
-        pool_idle: 4,
-        pool_max: 64,
-        on_timeout: OnTimeout::Silent,
-        probe_path: None,
-    };
+    let policy = Policy::default();
     Arc::new(Cluster { id: ClusterId(0), name: "c".into(), backends: Vec::new(), first_state: 0, policy })
 }
 

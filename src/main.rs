@@ -66,9 +66,8 @@ Examples:
         show: bool,
     },
     /// Print the JSON Schema of the config file.
-    #[command(
-        after_help = "Example: ringway schema > ringway.schema.json, and \"$schema\": \"./ringway.schema.json\" in the config"
-    )]
+    #[command(after_help = "\
+Example: ringway schema > ringway.schema.json, with \"$schema\": \"./ringway.schema.json\" in the config")]
     Schema,
     /// Look at this machine: driver, limits, cores; what would hurt under load, and the cure.
     #[command(after_help = "Exit code 0 if nothing would hurt, 1 if something would.")]

@@ -152,7 +152,7 @@ fn backend(of: &BackendStatus, since: u64) -> answer::BackendStatus {
         state: of.state.into(),
         since: since + of.since_ms / 1000,
         why,
-        next_probe: of.next_probe_ms.map(|ms| since + ms.div_ceil(1000)),
+        next_probe: of.next_probe_ms.map(|ms| since + ms / 1000),
         weight: of.weight,
         in_flight: cells.iter().map(|c| u64::from(c.in_flight.load(Relaxed))).sum(),
         requests: sum(|c| &c.requests),

@@ -104,15 +104,14 @@ impl Listeners {
                 })
             }
             Address::Unix(path) => {
-                let mut file = SocketFile { made: path.clone(), over: None, kept: false };
-                if self.has(path) {
-                    file = SocketFile { made: beside(path), over: Some(path.clone()), kept: false };
-                }
-                let socket = listen::unix(&file.made).inspect_err(|_| file.kept = true)?;
+                let over = self.has(path).then(|| path.clone());
+                let made = if over.is_some() { beside(path) } else { path.clone() };
+                let socket = listen::unix(&made)?;
+                let file = Some(SocketFile { made, over, kept: false });
                 let sockets = (0..cores).map(|_| socket.try_clone()).collect::<io::Result<_>>()?;
                 let address = format!("unix:{}", path.display());
                 let held = Held::Unix(path.clone());
-                Ok(Opened { id, sockets, unix: true, address, name, held, file: Some(file) })
+                Ok(Opened { id, sockets, unix: true, address, name, held, file })
             }
             // The config room refuses these.
             Address::Name(name, _) => Err(io::Error::other(format!("{name} is no address"))),

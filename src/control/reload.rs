@@ -44,7 +44,7 @@ struct Order {
 #[derive(Debug)]
 enum Stage {
     Resolving { plan: Box<Plan>, names: BTreeSet<String>, answers: Resolutions, until: Instant },
-    Acknowledging { receipt: Receipt, until: Instant },
+    Acknowledging { receipt: Box<Receipt>, until: Instant },
 }
 
 /// What a reload has done.
@@ -155,7 +155,8 @@ impl Control {
                     match self.commit(*plan, answers, began) {
                         Ok(receipt) => {
                             let until = Instant::now() + ACKNOWLEDGE;
-                            self.reloads.current = Some((asker, began, Stage::Acknowledging { receipt, until }));
+                            self.reloads.current =
+                                Some((asker, began, Stage::Acknowledging { receipt: Box::new(receipt), until }));
                         }
                         Err(why) => self.rejected(asker, why),
                     }

@@ -7,12 +7,12 @@
 
 use super::lock::Lock;
 use crate::limits;
+use crate::worker::net::unix;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 use slab::Slab;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -387,13 +387,9 @@ fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {
 }
 
 fn peer_of(stream: &UnixStream) -> Peer {
-    let mut cred = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
-    let mut len = size_of::<libc::ucred>() as libc::socklen_t;
-    // SAFETY: `cred` and `len` are valid for writing and of the size that is said; a failure leaves "nobody".
-    unsafe {
-        libc::getsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut cred).cast(), &raw mut len);
-    }
-    Peer { uid: cred.uid, pid: cred.pid }
+    // Connected, so it has one; without it, nobody.
+    let (uid, pid) = unix::peer(stream).unwrap_or((u32::MAX, 0));
+    Peer { uid, pid }
 }
 
 #[cfg(test)]

@@ -124,14 +124,13 @@ fn start(
     let publisher = Publisher::new(supervisor.snapshot());
     let (outbox, from_workers) = bounded(FROM_WORKERS_MAX);
     opened.iter_mut().for_each(|one| listeners.opened(one));
-    let mut shares = shares(opened, cores);
     let mut workers = Vec::with_capacity(cores);
-    for core in 0..cores {
+    for (core, share) in shares(opened, cores).into_iter().enumerate() {
         // Bounded by `UNTAKEN_MAX` of the reloads: the sender looks first.
         let (inbox, to_worker) = unbounded();
         let bell = Bell::new().map_err(failed("no descriptor for a worker's bell"))?;
         let link = WorkerLink { inbox, bell: bell.clone(), stats: Arc::default() };
-        for message in shares[core].drain(..) {
+        for message in share {
             let _ = link.inbox.send(message);
         }
         let start = Start {

@@ -136,8 +136,8 @@ impl Show {
             say(&format!("\n>>> Backend \"two\" cannot come back: {e}"));
         } else {
             say(&format!(
-                "\n>>> Backend \"two\" is back. It was marked down for {} s; then it is probed (GET /), and only a good\n    \
-                 answer brings it traffic again. Until then the others serve.",
+                "\n>>> Backend \"two\" is back. It was marked down for {} s; then it is probed (GET /),\n    \
+                 and only a good answer brings it traffic again. Until then the others serve.",
                 limits::HOLD_DOWN_SECONDS
             ));
         }

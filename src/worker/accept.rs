@@ -42,6 +42,25 @@ impl<N: Net> Counted<N> {
 impl<N: Net> Drop for Counted<N> {
     fn drop(&mut self) {
         self.0.connections.set(self.0.connections.get() - 1);
+        self.0.left.set(self.0.left.get().wrapping_add(1));
+        self.0.wake_waiting();
+        self.0.look_for_end();
+    }
+}
+
+/// Counts a listener in until its queue is empty and it is closed: a drain waits for it.
+struct Accepting<N: Net>(Rc<Core<N>>);
+
+impl<N: Net> Accepting<N> {
+    fn new(core: &Rc<Core<N>>) -> Self {
+        core.accepting.set(core.accepting.get() + 1);
+        Accepting(core.clone())
+    }
+}
+
+impl<N: Net> Drop for Accepting<N> {
+    fn drop(&mut self) {
+        self.0.accepting.set(self.0.accepting.get() - 1);
         self.0.look_for_end();
     }
 }
@@ -66,12 +85,17 @@ where
 
     async fn accept(self, id: ListenerId, listener: Rc<N::Listener>) {
         let core = self.core.clone();
+        let _accepting = Accepting::new(&core);
         let mut batch = Vec::with_capacity(limits::ACCEPT_BATCH);
         loop {
             // At the limit the longest idle connection makes room; without one, newcomers wait in the kernel's queue.
-            while core.connections.get() >= core.view().settings.connections_per_worker {
-                core.idle.end_oldest(&core.net);
-                core.next_tick().await;
+            loop {
+                let (now, most) = (core.connections.get(), core.view().settings.connections_per_worker);
+                if now < most {
+                    break;
+                }
+                core.idle.end_oldest(&core.net, now - most + (most / 64).clamp(1, limits::ACCEPT_BATCH));
+                core.next_change().await;
             }
             let result = core.net.accept(&listener, &mut batch).await;
             for accepted in batch.drain(..) {
@@ -83,8 +107,8 @@ where
                 Err(_) => {
                     // No descriptors (EMFILE, ENFILE) or no memory: trying again at once would only spin.
                     add(&core.stats.accept_failures, 1);
-                    core.idle.end_oldest(&core.net);
-                    core.next_tick().await;
+                    core.idle.end_oldest(&core.net, limits::ACCEPT_BATCH);
+                    core.next_change().await;
                 }
             }
         }

@@ -1,9 +1,10 @@
 //! One attempt of an exchange: one backend, one connection to it, the request out, the response back.
 
+use super::Core;
 use super::buffers::{Buf, Class};
 use super::clusters::{LocalBackend, LocalCluster, Sent, add};
 use super::deadlines::{Aim, Dir, SlotGuard};
-use super::net::{How, Net, Stream};
+use super::net::{How, Net, Stream, is_local};
 use super::relay::{self, Delivered, First, Pace, Uploaded};
 use super::session::{End, Rest, Tally, Turn};
 use crate::exchange::{Exchange, Next, Reason, Trouble};
@@ -29,7 +30,9 @@ pub(super) enum Outcome {
 
 /// What the two pumps of an attempt tell each other.
 pub(super) struct Flow<'a> {
-    /// The Upgrade value that the request asked with, or nothing.
+    /// The request's head.
+    request: &'a [u8],
+    /// The Upgrade value that it asked with, or nothing.
     asked: &'a [u8],
     pub(super) body_max: u64,
     pub(super) body_timeout: u32,
@@ -41,6 +44,12 @@ pub(super) struct Flow<'a> {
     pub(super) uploaded: Cell<bool>,
     /// The final response head has come.
     head_seen: Cell<bool>,
+    /// The upload has ended: the time to the response head counts.
+    head_due: Cell<bool>,
+    /// The client waits for a 100 before it sends its body: until then its silence is the backend's.
+    expecting: Cell<bool>,
+    /// An interim or own response is being sent: the watch of this direction is the client's.
+    answering: Cell<bool>,
     /// The response is out; the upload has to end.
     pub(super) stopping: Cell<bool>,
     /// The request turned out to be at fault: status and reason.
@@ -50,8 +59,38 @@ pub(super) struct Flow<'a> {
 impl Flow<'_> {
     /// From here on the time to the response head counts.
     pub(super) fn wait_for_head(&self, slot: &SlotGuard) {
-        if !self.head_seen.get() {
+        self.head_due.set(true);
+        if !self.head_seen.get() && !self.answering.get() {
             slot.arm(Dir::Down, Aim::Backend, self.head_timeout);
+        }
+    }
+
+    /// The upload waits for bytes of the client now.
+    pub(super) fn wait_for_body(&self, slot: &SlotGuard) {
+        if self.expecting.get() {
+            slot.arm(Dir::Up, Aim::Backend, self.head_timeout);
+        } else {
+            slot.arm(Dir::Up, Aim::ClientRead, self.client_timeout);
+            slot.reading(true, 0, self.client_rate_min);
+        }
+    }
+
+    /// The upload has got this many bytes.
+    pub(super) fn body_came(&self, slot: &SlotGuard, bytes: usize) {
+        self.expecting.set(false);
+        slot.reading(false, bytes, self.client_rate_min);
+    }
+
+    /// An interim response is out: the watch is the backend's again, and a client that waited for it may send.
+    fn interim_sent(&self, slot: &SlotGuard) {
+        if self.expecting.replace(false) && !self.uploaded.get() && !self.stopping.get() {
+            self.wait_for_body(slot);
+        }
+        self.answering.set(false);
+        if self.head_due.get() {
+            self.wait_for_head(slot);
+        } else {
+            slot.disarm(Dir::Down);
         }
     }
 }
@@ -136,6 +175,7 @@ pub(super) async fn attempt<N: Net, C: Stream>(
     }
 
     let flow = Flow {
+        request: &buf.filled()[..turn.head.bytes],
         asked: turn.head.upgrade.of(buf.filled()),
         body_max: policy.body_max,
         body_timeout: policy.body_timeout,
@@ -145,6 +185,9 @@ pub(super) async fn attempt<N: Net, C: Stream>(
         upload_encoding: encoding(turn.head.framing),
         uploaded: Cell::new(body.is_done()),
         head_seen: Cell::new(false),
+        head_due: Cell::new(false),
+        answering: Cell::new(false),
+        expecting: Cell::new(turn.head.expect_continue && buf.len() == turn.head.bytes),
         stopping: Cell::new(false),
         refusal: Cell::new(None),
     };
@@ -154,17 +197,18 @@ pub(super) async fn attempt<N: Net, C: Stream>(
         if let Down::Failed(trouble) = down {
             return Outcome::Failed { trouble, sent };
         }
-        (Some(Rest::Taken(taken)), down)
+        (Rest::Taken(taken), down)
     } else {
         let up = relay::upload(turn, stream, &flow, body, &buf.filled()[taken..]);
         let down = async {
             let down = download(turn, stream, reused, backend, &flow, tally).await;
-            conclude(turn, down, state, backend, sent, tally).await
+            conclude(turn, down, &flow, (state, backend, sent), tally).await
         };
         let stop = |down: &Down| stop_upload(turn, stream, &flow, down);
         let (up, down) = relay::both(up, down, stop).await;
         match up {
-            Uploaded::Done(behind) => (Some(Rest::Other(behind)), down),
+            Uploaded::Done(behind) => (Rest::Other(behind), down),
+            Uploaded::DoneInHead { behind } => (Rest::Taken(buf.len() - behind), down),
             // What the upload has thrown away need not be waited for again.
             Uploaded::Stopped { drained } => {
                 let end = if matches!(down, Down::Cut) { End::Reset } else { End::Close { linger: !drained } };
@@ -176,19 +220,16 @@ pub(super) async fn attempt<N: Net, C: Stream>(
         Down::Done { persist, pool } => {
             if let Some(said) = pool
                 && !backend.is_gone()
+                && !core.is_draining()
                 && let Some(stream) = lease.take()
             {
                 core.check_in(backend, stream, policy, said);
             }
-            match rest {
-                Some(rest) if persist => End::Next(rest),
-                Some(Rest::Other(behind)) => {
-                    let linger = !behind.is_empty();
-                    core.buffers.put(behind);
-                    End::Close { linger }
-                }
-                _ => End::Close { linger: buf.len() > taken || turn.head.persist },
+            if persist {
+                return Outcome::End(End::Next(rest));
             }
+            let more = rest.put_back(core) || buf.len() > taken;
+            End::Close { linger: more || turn.head.persist }
         }
         Down::Upgraded => {
             slot.backend_answered();
@@ -198,9 +239,29 @@ pub(super) async fn attempt<N: Net, C: Stream>(
             turn.client_is_gone(tally);
             End::Close { linger: false }
         }
-        Down::Cut => End::Reset,
-        Down::Failed(_) | Down::Refused { .. } | Down::Answered => End::Close { linger: true },
+        Down::Cut => {
+            rest.put_back(core);
+            End::Reset
+        }
+        Down::Failed(_) | Down::Refused { .. } | Down::Answered => {
+            rest.put_back(core);
+            End::Close { linger: true }
+        }
     })
+}
+
+impl Rest {
+    /// Of no use any more; whether bytes had come behind the request (those in the head's own buffer are not looked at).
+    fn put_back<N: Net>(self, core: &Core<N>) -> bool {
+        match self {
+            Rest::Taken(_) => false,
+            Rest::Other(behind) => {
+                let more = !behind.is_empty();
+                core.buffers.put(behind);
+                more
+            }
+        }
+    }
 }
 
 fn encoding(framing: Framing) -> Encoding {
@@ -292,9 +353,13 @@ async fn connect<N: Net, C: Stream>(
             lease.stream = Some(stream);
             Ok(())
         }
-        Err(_) => {
+        Err(error) => {
             slot.backend(None);
-            Err(if slot.fired(Dir::Down) { Trouble::ConnectTimeout } else { Trouble::Connect })
+            Err(match error {
+                _ if slot.fired(Dir::Down) => Trouble::ConnectTimeout,
+                error if is_local(&error) => Trouble::Busy,
+                _ => Trouble::Connect,
+            })
         }
     }
 }
@@ -310,7 +375,7 @@ async fn download<N: Net, C: Stream>(
 ) -> Down {
     let (core, slot, request) = (turn.core, turn.slot, turn.head);
     let mut head = ResponseHead::default();
-    let mut buf = match final_head(turn, stream, (reused, flow.asked), &mut head, tally).await {
+    let mut buf = match final_head(turn, stream, (reused, flow), &mut head, tally).await {
         Ok(buf) => buf,
         Err(trouble) => {
             return match flow.refusal.get() {
@@ -377,7 +442,7 @@ async fn download<N: Net, C: Stream>(
 async fn final_head<N: Net, C: Stream>(
     turn: &Turn<'_, N, C>,
     stream: &N::Stream,
-    (reused, asked): (bool, &[u8]),
+    (reused, flow): (bool, &Flow<'_>),
     head: &mut ResponseHead,
     tally: &mut Tally<N::Stream>,
 ) -> Result<Buf, Trouble> {
@@ -393,7 +458,7 @@ async fn final_head<N: Net, C: Stream>(
                 if let Err(failure) = head.parse(&buf.filled()[..bytes], request.method) {
                     break Trouble::BadHead(failure);
                 }
-                if head.status == 101 && !head.switches_to(&buf.filled()[..bytes], asked) {
+                if head.status == 101 && !head.switches_to(&buf.filled()[..bytes], flow.asked) {
                     break Trouble::BadHead(Failure { fault: Fault::UnsolicitedUpgrade, at: 0 });
                 }
                 if !head.is_interim() {
@@ -403,8 +468,13 @@ async fn final_head<N: Net, C: Stream>(
                 if interims > limits::INTERIM_RESPONSES_MAX {
                     break Trouble::BadHead(Failure { fault: Fault::TooManyInterim, at: 0 });
                 }
-                if request.version == Version::Http11 && !interim(turn, head, &buf, tally).await {
-                    break Trouble::ClosedInHead;
+                if request.version == Version::Http11 {
+                    flow.answering.set(true);
+                    if !interim(turn, head, &buf, tally).await {
+                        slot.lose_client();
+                        break Trouble::ClosedInHead;
+                    }
+                    flow.interim_sent(slot);
                 }
                 buf.consume(bytes);
                 scan = HeadScan::default();
@@ -444,9 +514,8 @@ async fn interim<N: Net, C: Stream>(
 async fn conclude<N: Net, C: Stream>(
     turn: &Turn<'_, N, C>,
     down: Down,
-    state: &mut Exchange,
-    backend: &LocalBackend<N::Stream>,
-    sent: Sent,
+    flow: &Flow<'_>,
+    (state, backend, sent): (&mut Exchange, &LocalBackend<N::Stream>, Sent),
     tally: &mut Tally<N::Stream>,
 ) -> Down {
     let (status, reason) = match down {
@@ -461,7 +530,8 @@ async fn conclude<N: Net, C: Stream>(
         Down::Refused { status, reason } => (status, reason),
         other => return other,
     };
-    turn.send_answer(status, reason, None, true, tally).await;
+    flow.answering.set(true);
+    turn.send_answer(status, reason, Some(flow.request), true, tally).await;
     Down::Answered
 }
 

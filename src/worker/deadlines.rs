@@ -60,6 +60,8 @@ pub struct Slot {
     rate_min: Cell<u64>,
     slow: Cell<bool>,
     drained: Cell<bool>,
+    /// The backend connection was shut down from here: its end says nothing about what the backend has sent.
+    backend_ended: Cell<bool>,
 }
 
 /// All slots of one core.
@@ -93,6 +95,7 @@ impl Slots {
             rate_min: Cell::new(0),
             slow: Cell::new(false),
             drained: Cell::new(false),
+            backend_ended: Cell::new(false),
         });
         SlotGuard { slots: self.clone(), key }
     }
@@ -107,15 +110,18 @@ impl Slots {
         }
     }
 
-    /// Cuts every busy connection: the end of a drain. Returns how many.
+    /// Cuts every busy connection: the end of a drain. Returns how many were not cut before.
     pub fn cut<N: Net>(&self, net: &N) -> u32 {
-        let list = self.list.borrow();
-        for (_, slot) in list.iter() {
-            slot.drained.set(true);
-            net.shutdown(slot.client, How::Both);
+        let mut cut = 0;
+        for (_, slot) in self.list.borrow().iter() {
+            cut += u32::from(!slot.drained.replace(true));
+            // The sending side is shut only where a send is stuck: a FIN would make a cut body look complete to a client
+            // that reads until the end.
+            let sending = |watch: &Watch| watch.at.get() != NEVER && watch.aim.get() == Aim::ClientSend;
+            net.shutdown(slot.client, if slot.watches.iter().any(sending) { How::Both } else { How::Read });
             slot.end_backend(net);
         }
-        list.len() as u32
+        cut
     }
 }
 
@@ -158,6 +164,7 @@ impl Slot {
 
     fn end_backend<N: Net>(&self, net: &N) {
         if self.backend.get() != NO_BACKEND {
+            self.backend_ended.set(true);
             net.shutdown(Handle(self.backend.get()), How::Both);
         }
     }
@@ -207,6 +214,7 @@ impl SlotGuard {
                 watch.fired.set(false);
             }
             slot.backend.set(NO_BACKEND);
+            slot.backend_ended.set(false);
             slot.waiting_since.set(NEVER);
             slot.read_bytes.set(0);
             slot.read_ticks.set(0);
@@ -220,7 +228,13 @@ impl SlotGuard {
                 watch.at.set(NEVER);
                 watch.fired.set(false);
             }
+            slot.backend_ended.set(false);
         });
+    }
+
+    /// Whether the backend connection of this attempt was shut down by a watch, a client that has gone or a drain.
+    pub fn backend_ended(&self) -> bool {
+        self.with(|slot| slot.backend_ended.get())
     }
 
     /// Names the backend connection, or none before it is closed or pooled.
@@ -240,6 +254,11 @@ impl SlotGuard {
     /// The wait is over.
     pub fn backend_answered(&self) {
         self.with(|slot| slot.waiting_since.set(NEVER));
+    }
+
+    /// The client has gone, as a send to it has found.
+    pub fn lose_client(&self) {
+        self.with(|slot| slot.client_gone.set(true));
     }
 
     /// Whether the client was found gone.

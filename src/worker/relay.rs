@@ -77,6 +77,18 @@ pub(super) fn last_chunk(buf: &mut Buf, body: &Body) -> bool {
     buf.append(b"0\r\n") && buf.append(trailers) && buf.append(b"\r\n")
 }
 
+/// Bytes that one pump moves before it lets others run: on epoll, operations that need not wait end at once, and a fast
+/// download would keep the core for itself.
+const TURN_BYTES: usize = 1024 * 1024;
+
+async fn fair<N: Net>(core: &Core<N>, moved: &mut usize, bytes: usize) {
+    *moved += bytes;
+    if *moved >= TURN_BYTES {
+        *moved = 0;
+        core.let_others_run().await;
+    }
+}
+
 /// Chooses the buffer for the next read of a body.
 fn next_buffer<N: Net>(core: &Core<N>, used: Buf, body: &Body, was_full: bool) -> Buf {
     let large = was_full || body.remaining().is_some_and(|rest| rest > LARGE_FROM);
@@ -94,6 +106,8 @@ fn next_buffer<N: Net>(core: &Core<N>, used: Buf, body: &Body, was_full: bool) -
 pub(super) enum Uploaded {
     /// All of it is with the backend; the buffer holds what came behind.
     Done(Buf),
+    /// All of it is with the backend, and it ended in the buffer of its head: this many bytes stand behind it there.
+    DoneInHead { behind: usize },
     /// Not all of it. `drained`: what the client still sent was read and thrown away.
     Stopped { drained: bool },
 }
@@ -109,20 +123,21 @@ pub(super) async fn upload<N: Net, C: Stream>(
     let (core, slot) = (turn.core, turn.slot);
     let mut buf = core.buffers.take(Class::Small);
     let mut was_full = false;
+    let mut turn_bytes = 0;
     let refusal = loop {
         buf = next_buffer(core, buf, &body, was_full);
         if rest.is_empty() {
-            slot.arm(Dir::Up, Aim::ClientRead, flow.client_timeout);
-            slot.reading(true, 0, flow.client_rate_min);
+            flow.wait_for_body(slot);
             let received;
             (received, buf) = turn.stream.recv(buf).await;
             let n = received.unwrap_or(0);
-            slot.reading(false, n, flow.client_rate_min);
+            flow.body_came(slot, n);
             if flow.stopping.get() {
                 return discard(turn, buf, n).await;
             }
             if n == 0 {
                 break match () {
+                    () if slot.drained() => (503, Reason::Drained),
                     () if slot.slow() => (408, Reason::ClientSlow),
                     () if slot.fired(Dir::Up) => (408, Reason::ClientTimeout),
                     () => (400, Reason::ClientTruncated),
@@ -130,11 +145,11 @@ pub(super) async fn upload<N: Net, C: Stream>(
             }
             was_full = buf.spare() == 0;
         } else {
-            let n = rest.len().min(buf.spare());
-            let fits = buf.append(&rest[..n]);
+            let fits = buf.append(&rest[..rest.len().min(buf.spare())]);
             debug_assert!(fits);
-            rest = &rest[n..];
         }
+        let in_head = !rest.is_empty();
+        fair(core, &mut turn_bytes, buf.len()).await;
         let piece = match body.decode(buf.filled_mut()) {
             Ok(piece) => piece,
             Err(fault) => break (400, Reason::Rejected(fault.fault)),
@@ -142,10 +157,14 @@ pub(super) async fn upload<N: Net, C: Stream>(
         if body.payload_bytes() > flow.body_max {
             break (413, Reason::BodyTooLarge);
         }
-        let behind = (piece.consumed < buf.len()).then(|| {
-            let mut behind = core.buffers.take(buf.class());
-            let fits = behind.append(&buf.filled()[piece.consumed..]);
-            debug_assert!(fits, "same class");
+        if in_head {
+            rest = &rest[piece.consumed..];
+        }
+        let behind = (!in_head && piece.consumed < buf.len()).then(|| {
+            let bytes = &buf.filled()[piece.consumed..];
+            let mut behind = core.buffers.take_for(bytes.len());
+            let fits = behind.append(bytes);
+            debug_assert!(fits, "taken for as many");
             behind
         });
         let whole = frame(&mut buf, piece, flow.upload_encoding, &body);
@@ -159,6 +178,9 @@ pub(super) async fn upload<N: Net, C: Stream>(
             (sent, buf) = send_all(backend, slot, pace, buf).await;
         }
         if sent.is_err() {
+            if let Some(behind) = behind {
+                core.buffers.put(behind);
+            }
             if flow.stopping.get() {
                 return discard(turn, buf, 0).await;
             }
@@ -169,15 +191,14 @@ pub(super) async fn upload<N: Net, C: Stream>(
             return Uploaded::Stopped { drained: false };
         }
         if body.is_done() {
-            let behind = behind.unwrap_or_else(|| {
-                buf.clear();
-                std::mem::replace(&mut buf, core.buffers.take(Class::Small))
-            });
             core.buffers.put(buf);
             slot.disarm(Dir::Up);
             flow.uploaded.set(true);
             flow.wait_for_head(slot);
-            return Uploaded::Done(behind);
+            if in_head {
+                return Uploaded::DoneInHead { behind: rest.len() };
+            }
+            return Uploaded::Done(behind.unwrap_or_else(|| core.buffers.take(Class::Small)));
         }
     };
     core.buffers.put(buf);
@@ -188,6 +209,8 @@ pub(super) async fn upload<N: Net, C: Stream>(
 
 /// The response is out although the request is not: reads on for a while, so that no reset destroys the response.
 async fn discard<N: Net, C: Stream>(turn: &Turn<'_, N, C>, mut buf: Buf, already: usize) -> Uploaded {
+    // Whatever the watch was armed for: from now on this is all that is waited for.
+    turn.slot.arm(Dir::Up, Aim::ClientRead, limits::LINGER_TICKS);
     let mut thrown_away = already;
     let mut ended = false;
     while !ended && thrown_away < limits::LINGER_BYTES_MAX {
@@ -267,6 +290,7 @@ pub(super) async fn deliver<N: Net, C: Stream>(
     let First { mut buf, mut body, mut clean, mut whole } = first;
     let mut was_full = buf.spare() == 0;
     let mut ended = body.is_done();
+    let mut turn_bytes = 0;
     let pace = Pace { dir: Dir::Down, aim: Aim::ClientSend, seconds: flow.client_timeout };
     let cut = loop {
         let before = buf.len();
@@ -295,7 +319,7 @@ pub(super) async fn deliver<N: Net, C: Stream>(
         (received, buf) = backend.recv(buf).await;
         match received {
             Ok(n) if n > 0 => was_full = buf.spare() == 0,
-            Ok(_) if body.complete_at_eof() && !slot.fired(Dir::Down) && !slot.client_gone() => {
+            Ok(_) if body.complete_at_eof() && ended_by_backend(turn, backend, flow) => {
                 // The end of the connection is the end of the body; a client that speaks chunks is told so.
                 ended = true;
                 clean = false;
@@ -306,6 +330,7 @@ pub(super) async fn deliver<N: Net, C: Stream>(
             _ if slot.fired(Dir::Down) => break Reason::BackendStalled,
             _ => break flow.refusal.get().map_or(Reason::BackendTruncated, |(_, reason)| reason),
         }
+        fair(core, &mut turn_bytes, buf.len()).await;
         let piece = match body.decode(buf.filled_mut()) {
             Ok(piece) => piece,
             Err(fault) => break Reason::BadResponse(fault.fault),
@@ -316,6 +341,13 @@ pub(super) async fn deliver<N: Net, C: Stream>(
     };
     core.buffers.put(buf);
     Delivered::Cut(cut)
+}
+
+/// Whether the end of what a backend sends is an end that it meant: not one that was made here, and not a reset. The kernel
+/// tells of a reset once, and the upload's send may have taken that; what it leaves behind is a hang-up.
+fn ended_by_backend<N: Net, C: Stream>(turn: &Turn<'_, N, C>, backend: &N::Stream, flow: &Flow<'_>) -> bool {
+    let made_here = turn.slot.backend_ended() || flow.refusal.get().is_some();
+    !made_here && (flow.uploaded.get() || !turn.core.net.gone(backend.handle(), false))
 }
 
 /// Carries bytes both ways until both sides have ended or nothing has moved for the tunnel's time. `early` bytes of the
@@ -329,7 +361,8 @@ pub(super) async fn tunnel<N: Net, C: Stream>(
     let core: &Rc<Core<N>> = turn.core;
     let slot = turn.slot;
     let both_moved = move || {
-        slot.arm(Dir::Up, Aim::ClientRead, seconds);
+        // Both aims end sends and receives: either side may be the one that takes no bytes.
+        slot.arm(Dir::Up, Aim::ClientSend, seconds);
         slot.arm(Dir::Down, Aim::Backend, seconds);
     };
     both_moved();
@@ -351,6 +384,7 @@ async fn carry<N: Net, A: Stream, B: Stream>(
     moved: &impl Fn(),
 ) -> u64 {
     let mut carried = 0;
+    let mut turn_bytes = 0;
     loop {
         let mut buf;
         if early.is_empty() {
@@ -378,6 +412,7 @@ async fn carry<N: Net, A: Stream, B: Stream>(
             debug_assert!(fits);
             early = &early[n..];
         }
+        fair(core, &mut turn_bytes, buf.len()).await;
         while !buf.is_empty() {
             moved();
             let sent;

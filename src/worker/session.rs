@@ -171,7 +171,6 @@ async fn read_head<C: Stream>(
     underscores: crate::http::head::Underscores,
     mut buf: Buf,
 ) -> (Asked, Buf) {
-    buf.compact();
     loop {
         if !buf.is_empty() {
             match scan.request(buf.filled()) {
@@ -183,6 +182,7 @@ async fn read_head<C: Stream>(
                 Err(reject) => return (Asked::Rejected(reject), buf),
             }
         }
+        buf.compact();
         let received;
         (received, buf) = stream.recv(buf).await;
         match received {
@@ -318,6 +318,7 @@ impl<N: Net, C: Stream> Turn<'_, N, C> {
         let (status, reason) = match asked {
             Asked::Rejected(reject) => (reject.status, Reason::Rejected(reject.fault)),
             Asked::Timeout => (408, Reason::ClientTimeout),
+            _ if self.slot.drained() => (503, Reason::Drained),
             _ => (400, Reason::ClientTruncated),
         };
         tally.client = self.info.peer.map(|peer| peer.ip());

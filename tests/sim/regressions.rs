@@ -1,0 +1,1 @@
+//! Bugs that the simulation has found, by name.
