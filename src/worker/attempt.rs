@@ -46,6 +46,10 @@ pub(super) struct Flow<'a> {
     head_due: Cell<bool>,
     /// An interim or own response is being sent: the watch of this direction is the client's.
     answering: Cell<bool>,
+    /// The upload is sending to the backend.
+    pub(super) sending: Cell<bool>,
+    /// It has found the connection reset.
+    pub(super) backend_reset: Cell<bool>,
     /// The response is out; the upload has to end.
     pub(super) stopping: Cell<bool>,
     /// The request turned out to be at fault: status and reason.
@@ -162,6 +166,8 @@ pub(super) async fn attempt<N: Net, C: Stream>(
         head_seen: Cell::new(false),
         head_due: Cell::new(false),
         answering: Cell::new(false),
+        sending: Cell::new(false),
+        backend_reset: Cell::new(false),
         stopping: Cell::new(false),
         refusal: Cell::new(None),
     };
