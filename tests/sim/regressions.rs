@@ -317,11 +317,17 @@ fn a_drain_serves_what_was_queued_at_its_listener() {
         |_, _| {},
         backend,
         async |stage| {
-            // Connected in the same moment as the drain begins.
-            let stream = stage.connect().await;
+            // Connected in the same moment as the drain begins; the core has not drained while it answers.
+            let (inbox, net) = (stage.inbox.clone(), stage.mem.clone());
+            stage.mem.spawn(async move {
+                net.sleep_us(net.seed() % 60).await;
+                inbox.send(ToWorker::Drain { seconds: 4 }).expect("room in the inbox");
+                net.ring();
+            });
+            let Ok(stream) = stage.mem.connect(&stage.front, |_| {}).await else { return };
             send(&stream, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-            stage.drain(4);
             assert_eq!(response(&mut Reader::new(&stream), false).await.1, b"ok");
+            assert!(!stage.ended.get());
         },
     );
 }
