@@ -50,6 +50,10 @@ pub(super) struct Flow<'a> {
     expecting: Cell<bool>,
     /// An interim or own response is being sent: the watch of this direction is the client's.
     answering: Cell<bool>,
+    /// The upload is sending to the backend.
+    pub(super) sending: Cell<bool>,
+    /// It has found the connection reset.
+    pub(super) backend_reset: Cell<bool>,
     /// The response is out; the upload has to end.
     pub(super) stopping: Cell<bool>,
     /// The request turned out to be at fault: status and reason.
@@ -156,7 +160,7 @@ pub(super) async fn attempt<N: Net, C: Stream>(
     let sent = backend.sent(slot.now());
     backend.occupy(1);
     let mut lease = Lease { stream: None, reused: false, backend, slot };
-    if let Err(trouble) = connect(turn, policy.connect_timeout, state.fresh_only, &mut lease).await {
+    if let Err(trouble) = connect(turn, policy.connect_timeout, (state.fresh_only, body.is_done()), &mut lease).await {
         core.buffers.put(out);
         return Outcome::Failed { trouble, sent };
     }
@@ -188,6 +192,8 @@ pub(super) async fn attempt<N: Net, C: Stream>(
         head_due: Cell::new(false),
         answering: Cell::new(false),
         expecting: Cell::new(turn.head.expect_continue && buf.len() == turn.head.bytes),
+        sending: Cell::new(false),
+        backend_reset: Cell::new(false),
         stopping: Cell::new(false),
         refusal: Cell::new(None),
     };
@@ -335,11 +341,12 @@ fn compose<N: Net, C: Stream>(
 async fn connect<N: Net, C: Stream>(
     turn: &Turn<'_, N, C>,
     seconds: u32,
-    fresh_only: bool,
+    (fresh_only, whole): (bool, bool),
     lease: &mut Lease<'_, N>,
 ) -> Result<(), Trouble> {
     let (core, slot, backend) = (turn.core, turn.slot, lease.backend);
-    if !fresh_only && let Some(stream) = backend.pool.check_out(&core.net, slot.now()) {
+    let once = !turn.head.method.is_idempotent() || !whole;
+    if !fresh_only && let Some(stream) = backend.pool.check_out(&core.net, slot.now(), once) {
         slot.backend(Some(stream.handle()));
         (lease.stream, lease.reused) = (Some(stream), true);
         return Ok(());
@@ -388,6 +395,9 @@ async fn download<N: Net, C: Stream>(
     slot.disarm(Dir::Down);
     slot.backend_answered();
     backend.answered(head.status, slot.now());
+    if reused {
+        backend.pool.reused(true);
+    }
     tally.status = head.status;
 
     let side = persist::client_side(request, &head);

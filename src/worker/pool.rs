@@ -24,6 +24,9 @@ pub struct Pool<S> {
     idle: RefCell<Vec<Idle<S>>>,
     /// Seconds after which the backend was seen to close an idle connection, and until which tick this is believed.
     learned: Cell<Option<(u32, u32)>>,
+    /// The backend was seen to keep a connection after an answer. Some close at once and do not say so: to them nothing
+    /// that cannot be sent again goes out on a used connection.
+    keeps: Cell<bool>,
 }
 
 /// How long and how many connections may idle.
@@ -42,20 +45,35 @@ pub struct Keep {
 impl<S: Stream> Pool<S> {
     /// An empty pool; `all` is shared by the pools of a core.
     pub fn new(all: Rc<Cell<usize>>) -> Pool<S> {
-        Pool { all, idle: RefCell::new(Vec::new()), learned: Cell::new(None) }
+        Pool { all, idle: RefCell::new(Vec::new()), learned: Cell::new(None), keeps: Cell::new(false) }
     }
 
     /// Takes the hottest connection that may still be used and was alive a moment ago: neither an end nor bytes wait on it.
     /// Bytes would be an answer to nothing, and the next client's answer would come from them.
-    pub fn check_out<N: Net<Stream = S>>(&self, net: &N, now: u32) -> Option<S> {
+    /// `once`: the request must not be sent a second time.
+    pub fn check_out<N: Net<Stream = S>>(&self, net: &N, now: u32, once: bool) -> Option<S> {
+        if once && !self.keeps.get() {
+            return None;
+        }
         loop {
             let idle = self.idle.borrow_mut().pop()?;
             self.all.set(self.all.get() - 1);
             if now < idle.until && net.quiet(idle.stream.handle()) {
                 return Some(idle.stream);
             }
+            if now < idle.until {
+                self.keeps.set(false);
+            }
             idle.stream.close();
+            if once {
+                return None;
+            }
         }
+    }
+
+    /// A pooled connection has (or has not) brought an answer.
+    pub fn reused(&self, well: bool) {
+        self.keeps.set(well);
     }
 
     /// Puts a connection back that may be used again; closes it where it may not be kept.
@@ -85,6 +103,7 @@ impl<S: Stream> Pool<S> {
             let keep = alive && now < entry.until;
             if keep {
                 oldest_alive = oldest_alive.max(age);
+                self.keeps.set(self.keeps.get() || age > 0);
             } else if !alive {
                 let (least, most) = closed_ages.unwrap_or((age, age));
                 closed_ages = Some((least.min(age), most.max(age)));

@@ -170,6 +170,7 @@ pub(super) async fn upload<N: Net, C: Stream>(
         let whole = frame(&mut buf, piece, flow.upload_encoding, &body);
         let pace = Pace { dir: Dir::Up, aim: Aim::Backend, seconds: flow.body_timeout };
         let mut sent;
+        flow.sending.set(true);
         (sent, buf) = send_all(backend, slot, pace, buf).await;
         if sent.is_ok() && !whole {
             buf.clear();
@@ -177,7 +178,10 @@ pub(super) async fn upload<N: Net, C: Stream>(
             debug_assert!(fits, "an empty buffer holds any trailer section");
             (sent, buf) = send_all(backend, slot, pace, buf).await;
         }
-        if sent.is_err() {
+        flow.sending.set(false);
+        if let Err(error) = sent {
+            // Behind a FIN a reset says broken pipe: then the response may well be whole.
+            flow.backend_reset.set(error.kind() != io::ErrorKind::BrokenPipe);
             if let Some(behind) = behind {
                 core.buffers.put(behind);
             }
@@ -319,7 +323,7 @@ pub(super) async fn deliver<N: Net, C: Stream>(
         (received, buf) = backend.recv(buf).await;
         match received {
             Ok(n) if n > 0 => was_full = buf.spare() == 0,
-            Ok(_) if body.complete_at_eof() && ended_by_backend(turn, backend, flow) => {
+            Ok(_) if body.complete_at_eof() && ended_by_backend(turn, backend, flow).await => {
                 // The end of the connection is the end of the body; a client that speaks chunks is told so.
                 ended = true;
                 clean = false;
@@ -344,10 +348,13 @@ pub(super) async fn deliver<N: Net, C: Stream>(
 }
 
 /// Whether the end of what a backend sends is an end that it meant: not one that was made here, and not a reset. The kernel
-/// tells of a reset once, and the upload's send may have taken that; what it leaves behind is a hang-up.
-fn ended_by_backend<N: Net, C: Stream>(turn: &Turn<'_, N, C>, backend: &N::Stream, flow: &Flow<'_>) -> bool {
-    let made_here = turn.slot.backend_ended() || flow.refusal.get().is_some();
-    !made_here && (flow.uploaded.get() || !turn.core.net.gone(backend.handle(), false))
+/// tells of a reset once, to the first operation that asks: to the upload's send, perhaps, and the receive sees an end.
+async fn ended_by_backend<N: Net, C: Stream>(turn: &Turn<'_, N, C>, backend: &N::Stream, flow: &Flow<'_>) -> bool {
+    if !flow.uploaded.get() && turn.core.net.gone(backend.handle(), false) {
+        // Nothing can be sent any more, so this ends at once; the upload's pump wakes the task that both run in.
+        poll_fn(|_| if flow.sending.get() { Poll::Pending } else { Poll::Ready(()) }).await;
+    }
+    !turn.slot.backend_ended() && flow.refusal.get().is_none() && !flow.backend_reset.get()
 }
 
 /// Carries bytes both ways until both sides have ended or nothing has moved for the tunnel's time. `early` bytes of the

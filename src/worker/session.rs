@@ -9,7 +9,7 @@ use super::relay;
 use super::{ConnInfo, Core};
 use crate::access_log::Record;
 use crate::config::{HalfClose, LogTarget};
-use crate::exchange::{Exchange, Next, Reason};
+use crate::exchange::{Exchange, Next, Reason, Trouble};
 use crate::http::body::Body;
 use crate::http::forwarded;
 use crate::http::framing::Framing;
@@ -269,6 +269,9 @@ async fn run<N: Net, C: Stream>(turn: &Turn<'_, N, C>, buf: Buf, tally: &mut Tal
                     return (End::Close { linger: false }, buf);
                 }
                 core.blame(&backend, trouble.blame(), sent);
+                if matches!(trouble, Trouble::Closed { reused: true, .. }) {
+                    backend.pool.reused(false);
+                }
                 match state.failed(trouble, true) {
                     Next::Retry { avoid } => {
                         backend.retried();

@@ -134,7 +134,7 @@ impl Backend {
         }
         if script.early && !wrongs.contains(&script.wrong.unwrap_or(Wrong::StallHead)) {
             let fate = self.respond(stream, reader, &plan, &script, head).await;
-            if !matches!(fate, Fate::Next) && script.wrong.is_some() {
+            if !matches!(fate, Fate::Next) && self.ledger.with(id, |entry| entry.wronged) {
                 return fate;
             }
             let mut body = Vec::new();

@@ -346,7 +346,7 @@ impl Client {
         let patience = u64::from(policy.tunnel_timeout + 4) * 1_000_000;
         if plan.manner == Manner::StopReading {
             self.mem.sleep_us(patience + 4_000_000).await;
-            if 60_000 > 6 * self.pipe_bytes + 50_000 && !self.mem.gone(stream.handle(), false) {
+            if 60_000 > 6 * self.pipe_bytes + 50_000 && !self.mem.gone(stream.handle(), true) {
                 self.ledger.violation(format!("exchange {id}: a stuck tunnel does not end"));
             }
             return;

@@ -78,7 +78,7 @@ fn weather(dice: &mut Dice) -> Weather {
     }
 }
 
-fn policy(dice: &mut Dice) -> Policy {
+pub fn policy(dice: &mut Dice) -> Policy {
     Policy {
         balance: dice.pick(&[Balance::RoundRobin, Balance::Random, Balance::LeastConn]),
         connect_timeout: dice.range(1, 3) as u32,
@@ -95,7 +95,7 @@ fn policy(dice: &mut Dice) -> Policy {
     }
 }
 
-fn settings(dice: &mut Dice, front: &[Endpoint]) -> Settings {
+pub fn settings(dice: &mut Dice, front: &[Endpoint]) -> Settings {
     let listener = |endpoint: &Endpoint| {
         let address = match endpoint {
             Endpoint::Ip(address) => Address::Ip(*address),

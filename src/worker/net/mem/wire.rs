@@ -119,12 +119,13 @@ impl World {
         }
     }
 
-    /// The error that a send gets now, if any.
-    pub(super) fn refuses_send(&mut self, end: EndId) -> Option<i32> {
+    /// The error that a send gets now, if any. One that has sent a part tells of that and leaves the error to the next.
+    pub(super) fn refuses_send(&mut self, end: EndId, partly: bool) -> Option<i32> {
         let peer = self.ends[end].peer;
         let (peer_closed, peer_deaf) = (self.ends[peer].closed, self.ends[peer].read_shut);
         let end = &mut self.ends[end];
-        if let Some(errno) = end.error.take() {
+        let error = if partly { end.error } else { end.error.take() };
+        if let Some(errno) = error {
             return Some(errno);
         }
         let unix_refuses = end.unix && (peer_closed || peer_deaf);

@@ -362,11 +362,11 @@ impl World {
     }
 
     fn start_send(&mut self, id: OpId, end: EndId) {
-        if let Some(errno) = self.refuses_send(end) {
-            return self.decide(id, Err(errno));
-        }
         let Some(Op { kind: Kind::Send(_, bytes), outcome, .. }) = self.ops.get(&id) else { return };
         let (sent, all) = (outcome.sent, bytes.len());
+        if let Some(errno) = self.refuses_send(end, sent > 0) {
+            return self.decide(id, Err(errno));
+        }
         let before_reset = self.ends[end].reset_after_sent.unwrap_or(u64::MAX);
         let room = self.room_towards(self.ends[end].peer).min(before_reset.try_into().unwrap_or(usize::MAX));
         if room == 0 {
