@@ -80,7 +80,8 @@ on_both_drivers! {
             client.send("body");
             assert_eq!(client.response().text(), "done");
         }
-        assert_eq!(origin.connections(), 1);
+        // A request that could not be sent again goes out on a used connection only once the backend was seen to keep one.
+        assert!(origin.connections() <= 2);
     }
 
     fn a_final_answer_instead_of_continue(driver) {
