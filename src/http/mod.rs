@@ -1,9 +1,9 @@
 //! HTTP/1.1 as pure functions: bytes in, facts out. Nothing here waits, allocates per message, or looks at a clock.
 //!
-//! One head is judged once (`scan`, `head` with `field` and `target`, `framing`), one body is walked by one machine (`body`, `chunked`), one function per
-//! direction writes what goes on (`rewrite`), and one decides whether the connection lives (`persist`). What Ringway
-//! answers by itself is written by `reply`. Whose fault something is stands in the type: [`reject::Reject`] is the
-//! client's, [`reject::Failure`] the backend's.
+//! One head is judged once (`scan`, `head` with `field` and `target`, `framing`), one body is walked by one machine
+//! (`body`, `chunked`), one function per direction writes what goes on (`rewrite`), and one decides whether the
+//! connection lives (`persist`). What Ringway answers by itself is written by `reply`. Whose fault something is stands in
+//! the type: [`reject::Reject`] is the client's, [`reject::Failure`] the backend's.
 
 pub mod body;
 pub mod chunked;
