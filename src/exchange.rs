@@ -38,6 +38,8 @@ pub enum Reason {
     NoBackend,
     /// No connection to any backend that was tried (502).
     ConnectFailed,
+    /// No connection for want of descriptors, ports or memory here, or because a backend's queue is full (503).
+    Busy,
     /// Connecting took too long (504).
     ConnectTimeout,
     /// The backend closed or reset before a response head (502).
@@ -74,6 +76,7 @@ impl Reason {
             Reason::NoRoute => "NO_ROUTE",
             Reason::NoBackend => "NO_BACKEND",
             Reason::ConnectFailed => "CONNECT_FAILED",
+            Reason::Busy => "BUSY",
             Reason::ConnectTimeout => "CONNECT_TIMEOUT",
             Reason::BackendClosed => "BACKEND_CLOSED",
             Reason::BackendTimeout => "BACKEND_TIMEOUT",
@@ -106,6 +109,7 @@ impl Reason {
             Reason::NoRoute => "No application is configured under this name.",
             Reason::NoBackend => "The application has no running backend at the moment.",
             Reason::ConnectFailed => "The application could not be reached.",
+            Reason::Busy => "Too many connections are open at the moment.",
             Reason::ConnectTimeout => "The application could not be reached in time.",
             Reason::BackendClosed => "The application closed the connection without an answer.",
             Reason::BackendTimeout => "The application did not answer in time.",
@@ -120,6 +124,8 @@ impl Reason {
 pub enum Trouble {
     /// No connection: refused, unreachable, no descriptor.
     Connect,
+    /// No connection, for want of descriptors, ports or memory on this side, or because the backend's queue is full.
+    Busy,
     /// No connection in time.
     ConnectTimeout,
     /// The connection ended before any response byte.
@@ -142,8 +148,9 @@ impl Trouble {
     pub fn blame(self) -> Blame {
         match self {
             Trouble::Connect | Trouble::ConnectTimeout => Blame::Connect,
-            Trouble::Closed { reused: true, .. } => Blame::None,
-            Trouble::Closed { reused: false, .. } | Trouble::ClosedInHead | Trouble::BadHead(_) => Blame::Reset,
+            // Whoever sends a malformed head is alive; one bad URL must not take a backend down.
+            Trouble::Busy | Trouble::Closed { reused: true, .. } | Trouble::BadHead(_) => Blame::None,
+            Trouble::Closed { reused: false, .. } | Trouble::ClosedInHead => Blame::Reset,
             Trouble::HeadTimeout => Blame::Timeout,
         }
     }
@@ -152,6 +159,7 @@ impl Trouble {
     pub fn answer(self) -> (u16, Reason) {
         let status = match self {
             Trouble::ConnectTimeout | Trouble::HeadTimeout => 504,
+            Trouble::Busy => 503,
             _ => 502,
         };
         (status, self.reason())
@@ -160,6 +168,7 @@ impl Trouble {
     fn reason(self) -> Reason {
         match self {
             Trouble::Connect => Reason::ConnectFailed,
+            Trouble::Busy => Reason::Busy,
             Trouble::ConnectTimeout => Reason::ConnectTimeout,
             Trouble::Closed { .. } | Trouble::ClosedInHead => Reason::BackendClosed,
             Trouble::HeadTimeout => Reason::BackendTimeout,
@@ -171,11 +180,11 @@ impl Trouble {
 /// Which of a backend's counters a failure goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
-    /// None: a pooled connection had idled too long.
+    /// None: a pooled connection had idled too long, or the failure was not the backend's.
     None,
     /// Connect errors.
     Connect,
-    /// Resets and closes before a head, malformed heads.
+    /// Resets and closes before a head.
     Reset,
     /// Response timeouts.
     Timeout,
@@ -218,7 +227,9 @@ impl Exchange {
     /// Decides after a failed attempt. `replayable`: every byte of the request that was sent is still in memory.
     pub fn failed(&mut self, trouble: Trouble, replayable: bool) -> Next {
         let may_repeat = match trouble {
-            Trouble::Connect | Trouble::ConnectTimeout | Trouble::Closed { handed: false, .. } => replayable,
+            Trouble::Connect | Trouble::Busy | Trouble::ConnectTimeout | Trouble::Closed { handed: false, .. } => {
+                replayable
+            }
             Trouble::Closed { handed: true, .. } => self.idempotent && replayable,
             Trouble::ClosedInHead | Trouble::HeadTimeout | Trouble::BadHead(_) => false,
         };

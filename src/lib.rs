@@ -20,6 +20,7 @@ pub mod supervisor;
 
 pub mod access_log;
 pub mod control;
+pub mod ctl;
 pub mod demo;
 pub mod doctor;
 pub mod worker;

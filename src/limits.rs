@@ -65,8 +65,8 @@ pub const FAILURES_TO_DOWN: u32 = 3;
 pub const HOLD_DOWN_SECONDS: u64 = 30;
 /// Milliseconds one recovery probe may take.
 pub const PROBE_TIMEOUT_MS: u64 = 5_000;
-/// Recovery probes under way at one time; more wait in line.
-pub const PROBES_MAX: usize = 128;
+/// Probes under way at one time; more wait for the next tick.
+pub const PROBES_MAX: usize = 256;
 /// Milliseconds after which a probe whose verdict never came counts as failed.
 pub const PROBE_LOST_MS: u64 = 2 * PROBE_TIMEOUT_MS;
 /// Ticks by which the clocks of two cores may differ: one for their different beginnings, one for rounding.
@@ -102,6 +102,45 @@ pub const LOG_PATH_BYTES_MAX: usize = 4096;
 pub const SAY_LINES_MAX: usize = 1024;
 /// Bytes of a config file.
 pub const CONFIG_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Bytes of one page file; it is part of an answer that is written in one piece.
+pub const PAGE_BYTES_MAX: u64 = 64 * 1024;
+/// Workers that may be configured.
+pub const WORKERS_MAX: usize = 1024;
+/// Client connections that may be configured, all workers together.
+pub const CONNECTIONS_MAX: u32 = 16_000_000;
+
+/// Default seconds for a whole request head.
+pub const CLIENT_HEAD_SECONDS: u32 = 10;
+/// Default seconds between two requests of one connection.
+pub const CLIENT_IDLE_SECONDS: u32 = 60;
+/// Default seconds of silence in a body, on either side.
+pub const BODY_SECONDS: u32 = 30;
+/// Default seconds to connect to a backend.
+pub const CONNECT_SECONDS: u32 = 3;
+/// Default seconds from the request sent to the response head.
+pub const BACKEND_HEAD_SECONDS: u32 = 30;
+/// Default seconds of silence in a tunnel.
+pub const TUNNEL_SECONDS: u32 = 3600;
+/// Default seconds that a pooled connection may idle: below the 5 s of common application servers.
+pub const POOL_IDLE_SECONDS: u32 = 4;
+/// Default idle connections that a worker keeps per backend.
+pub const POOL_DEFAULT: u32 = 64;
+/// Idle connections per backend and worker that may be configured.
+pub const POOL_MAX: u32 = 65_535;
+/// Default attempts after the first.
+pub const RETRIES: u32 = 3;
+/// Attempts after the first that may be configured: all of them are remembered.
+pub const RETRIES_MAX: u32 = TRIED_MAX as u32 - 1;
+/// Default seconds of a drain.
+pub const DRAIN_SECONDS: u32 = 30;
+/// Default value of Retry-After when no backend is up.
+pub const RETRY_AFTER_SECONDS: u32 = 10;
+
+/// Descriptors that the process needs beside its workers: standard streams, log, control socket with its clients, lock,
+/// signals, probes and name resolution, and what libraries open for a moment.
+pub const DESCRIPTORS_PROCESS: u64 = 3 + CONTROL_CLIENTS_MAX as u64 + 61;
+/// Descriptors that one worker needs beside listeners and connections: ring or epoll, timer, doorbells, spare.
+pub const DESCRIPTORS_WORKER: u64 = 16;
 
 const _: () = {
     // Offsets into a head are 16 bits wide (`http::Span`).

@@ -1,1 +1,207 @@
-fn main() {}
+//! The command line. Everything else is in the library.
+
+use clap::{Args, Parser, Subcommand};
+use ringway::config::check;
+use ringway::control::Ended;
+use ringway::control::signals::Signals;
+use ringway::control::start::{self, DEFAULT_FILES, Failure};
+use ringway::worker::net::machine;
+use ringway::{ctl, demo, doctor, worker};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Exit codes.
+const GOOD: i32 = 0;
+const FAILED: i32 = 1;
+const BAD_CONFIG: i32 = 2;
+
+/// An HTTP/1.1 load-balancing reverse proxy for Linux on io_uring, one event loop per core.
+#[derive(Parser)]
+#[command(
+    name = "ringway",
+    version,
+    after_help = "\
+Examples:
+  ringway demo                           see it work, with nothing installed
+  ringway check config.json              all faults of a config, each with its place
+  ringway run --config config.json       serve
+  ringway ctl status                     what runs, what is down since when and why
+  ringway ctl reload                     take over the changed config, touching no connection
+
+Signals of a running proxy: HUP reloads, USR1 opens the access log again, TERM and INT let connections end and stop
+(a second one stops at once). Exit codes: 0 good, 1 failed, 2 bad config or bad usage. RINGWAY_LOG=debug says more."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve until told to stop.
+    #[command(after_help = "\
+Without --config, ./config.json and /etc/ringway/config.json are tried in this order.
+
+Example: ringway run --config /etc/ringway/config.json")]
+    Run {
+        /// The config file.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Check a config file: all faults at once, each as FILE:LINE:COLUMN.
+    #[command(after_help = "\
+Exit code 0 if the file is good, 2 if it is not.
+
+Examples:
+  ringway check config.json
+  ringway check config.json --show      the effective config, all defaults filled in")]
+    Check {
+        /// The config file.
+        file: PathBuf,
+        /// Print the effective config as JSON.
+        #[arg(long)]
+        show: bool,
+    },
+    /// Print the JSON Schema of the config file.
+    #[command(after_help = "\
+Example: ringway schema > ringway.schema.json, with \"$schema\": \"./ringway.schema.json\" in the config")]
+    Schema,
+    /// Look at this machine: driver, limits, cores; what would hurt under load, and the cure.
+    #[command(after_help = "Exit code 0 if nothing would hurt, 1 if something would.")]
+    Doctor,
+    /// Three backends and the proxy before them, in one process; one backend dies and comes back.
+    #[command(after_help = "\
+Examples:
+  ringway demo
+  ringway demo --port 9000 --for 10")]
+    Demo(Demo),
+    /// Talk to a running proxy over its control socket.
+    #[command(after_help = "\
+Without --socket, \"control.socket\" of ./config.json or /etc/ringway/config.json is taken.
+
+Examples:
+  ringway ctl status
+  ringway ctl status --json
+  ringway ctl --socket /run/ringway.sock reload
+  ringway ctl reload new.json")]
+    Ctl(Ctl),
+}
+
+#[derive(Args)]
+struct Demo {
+    /// The port of 127.0.0.1 that the proxy listens on; 0 takes a free one.
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+    /// Stop after so many seconds; without it, at Ctrl-C.
+    #[arg(long = "for", value_name = "SECONDS")]
+    seconds: Option<u64>,
+}
+
+#[derive(Args)]
+struct Ctl {
+    /// The control socket.
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    #[command(subcommand)]
+    command: CtlCommand,
+}
+
+#[derive(Subcommand)]
+enum CtlCommand {
+    /// Take over a config; whatever is wrong with it rejects the whole, and nothing changes.
+    Reload {
+        /// The new config. Without it, the proxy reads the file again that it was started with.
+        file: Option<PathBuf>,
+    },
+    /// What runs: backends with their states and why, workers, counters.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn main() {
+    let code = match Cli::parse().command {
+        Command::Run { config } => run(config),
+        Command::Check { file, show } => check(&file, show),
+        Command::Schema => print(&check::schema()),
+        Command::Doctor => doctor(),
+        Command::Demo(Demo { port, seconds }) => demo(port, seconds),
+        Command::Ctl(ctl) => control(ctl),
+    };
+    std::process::exit(code);
+}
+
+/// Prints text and ends it with one line end. A reader that has gone is no failure of ours.
+fn print(text: &str) -> i32 {
+    let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+    GOOD
+}
+
+fn complain(text: &str, code: i32) -> i32 {
+    let _ = writeln!(std::io::stderr(), "{text}");
+    code
+}
+
+fn stopped(result: Result<Ended, Failure>) -> i32 {
+    match result {
+        Ok(Ended::Drained { .. }) => GOOD,
+        Ok(Ended::AtOnce) => FAILED,
+        Err(Failure::Config(why)) => complain(&why, BAD_CONFIG),
+        Err(Failure::System(why)) => complain(&format!("ringway: {why}"), FAILED),
+    }
+}
+
+fn run(config: Option<PathBuf>) -> i32 {
+    match Signals::install() {
+        Ok(signals) => stopped(start::run(config, signals, worker::start)),
+        Err(e) => complain(&format!("ringway: signals: {e}"), FAILED),
+    }
+}
+
+fn check(file: &Path, show: bool) -> i32 {
+    let shown = file.to_string_lossy();
+    let text = match start::read_config(file) {
+        Ok(text) => text,
+        Err(why) => return complain(&why, BAD_CONFIG),
+    };
+    let checked =
+        if show { check::show(&text, &shown) } else { check::load(&text, &shown).map(|_| format!("{shown}: good")) };
+    match checked {
+        Ok(text) => print(&text),
+        Err(faults) => complain(&faults.to_string(), BAD_CONFIG),
+    }
+}
+
+fn doctor() -> i32 {
+    let diagnosis = doctor::examine(&machine::facts());
+    print(&diagnosis.to_string());
+    if diagnosis.is_healthy() { GOOD } else { FAILED }
+}
+
+fn demo(port: u16, seconds: Option<u64>) -> i32 {
+    match demo::run(port, seconds, worker::start) {
+        Ok(result) => stopped(result),
+        Err(e) => complain(&format!("ringway demo: {e}"), FAILED),
+    }
+}
+
+fn control(Ctl { socket, command }: Ctl) -> i32 {
+    let socket = match socket.map_or_else(|| ctl::default_socket(&DEFAULT_FILES), Ok) {
+        Ok(socket) => socket,
+        Err(why) => return complain(&format!("ringway ctl: {why}"), FAILED),
+    };
+    let answer = match &command {
+        CtlCommand::Reload { file } => ctl::reload(&socket, file.as_deref()),
+        CtlCommand::Status { json } => ctl::status(&socket, *json),
+    };
+    match answer {
+        Ok(text) => print(&text),
+        Err(ctl::Failure::Config(why)) => complain(&why, BAD_CONFIG),
+        Err(ctl::Failure::Other(why)) => complain(&format!("ringway ctl: {why}"), FAILED),
+    }
+}

@@ -7,7 +7,7 @@ use crate::limits;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 
 /// Seconds between two words about lines that could not be written.
 const COMPLAINT_SECONDS: u64 = 60;
+
+/// Pause where a descriptor is full and does not wait by itself.
+const RETRY: Duration = Duration::from_millis(5);
 
 /// To the writer's thread.
 #[derive(Debug)]
@@ -166,7 +169,7 @@ impl Writer {
 
 /// Writes all bytes, waiting as long as it takes, also on a descriptor that somebody has made non-blocking. An error comes
 /// with the number of bytes written before it.
-pub(crate) fn write_all(to: &mut (impl Write + AsRawFd), bytes: &[u8]) -> Result<(), (io::Error, usize)> {
+pub(crate) fn write_all(to: &mut impl Write, bytes: &[u8]) -> Result<(), (io::Error, usize)> {
     let mut written = 0;
     while written < bytes.len() {
         match to.write(&bytes[written..]) {
@@ -174,9 +177,7 @@ pub(crate) fn write_all(to: &mut (impl Write + AsRawFd), bytes: &[u8]) -> Result
             Ok(n) => written += n,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                let mut poll = libc::pollfd { fd: to.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
-                // SAFETY: one pollfd that lives through the call.
-                unsafe { libc::poll(&mut poll, 1, -1) };
+                std::thread::sleep(RETRY);
             }
             Err(e) => return Err((e, written)),
         }

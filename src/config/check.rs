@@ -1,1 +1,500 @@
-//! placeholder
+//! From text to [`Plan`]: the one way in. A file with faults gives all of them; a faultless one gives a plan with every
+//! default filled in.
+
+use super::budget;
+use super::fault::{Faults, Findings, Step};
+use super::file::{self, BackendEntry, File, ListenerEntry, Probe, RouteEntry};
+use super::place::{self, member};
+use super::value::Refusal;
+use super::words::{Patience, Rate, Size};
+use super::{Address, BackendPlan, ClusterPlan, Listener, LogTarget, Page, Plan, RoutePlan, Settings};
+use super::{cross, pages, route_key, shape};
+use crate::limits;
+use crate::route::table::Policy;
+use jsonc_parser::ast::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Client connections and pooled connections per worker before [`budget::apply`] has put the real numbers.
+const UNBUDGETED: usize = 256;
+
+/// Reads a config. `file` names it in faults, and relative paths in it begin at its directory; page files are read.
+pub fn load(text: &str, file: &str) -> Result<Plan, Faults> {
+    let (typed, pages) = understand(text, file)?;
+    Ok(plan(&typed, pages, directory(file)))
+}
+
+/// Reads a config, and fits it to a machine: `cores` is the number of workers where the config gives none, and
+/// `open_files_max` the limit of open files (RLIMIT_NOFILE). The plan's budgets are filled in.
+pub fn load_for(text: &str, file: &str, cores: usize, open_files_max: u64) -> Result<Plan, Faults> {
+    let mut plan = load(text, file)?;
+    let workers = plan.workers.unwrap_or(cores);
+    match budget::apply(&mut plan, workers, open_files_max) {
+        Ok(_) => Ok(plan),
+        Err(refusal) => {
+            let mut findings = Findings::default();
+            let at = connections_place(text);
+            findings.add(at, &[Step::Key("limits"), Step::Key("connections")], refusal);
+            Err(findings.into_faults(text, file))
+        }
+    }
+}
+
+/// The effective config: every default filled in and every entry in its full form, as JSON that [`load`] takes for an
+/// equal plan. Paths stay as typed, so `file` must stay in the same directory.
+pub fn show(text: &str, file: &str) -> Result<String, Faults> {
+    let (mut typed, _) = understand(text, file)?;
+    let defaults = resolve(&typed.defaults, &Policy::default());
+    typed.defaults = spelled(&defaults);
+    for entry in typed.listeners.values_mut() {
+        if let ListenerEntry::Short(address) = entry {
+            *entry = ListenerEntry::Full(file::Listener { address: address.clone(), trusted_proxies: Vec::new() });
+        }
+    }
+    for cluster in typed.clusters.values_mut() {
+        cluster.policy = spelled(&resolve(&cluster.policy, &defaults));
+        for entry in cluster.backends.values_mut() {
+            if let BackendEntry::Short(address) = entry {
+                *entry = BackendEntry::Full(file::Backend { address: address.clone(), weight: 1 });
+            }
+        }
+    }
+    for entry in typed.routes.values_mut() {
+        *entry = RouteEntry::Full(file::Route { cluster: entry.cluster().into() });
+    }
+    Ok(pretty(&typed))
+}
+
+/// The JSON Schema of the config file.
+pub fn schema() -> String {
+    pretty(&shape::schema())
+}
+
+fn pretty(value: &impl serde::Serialize) -> String {
+    let mut text = serde_json::to_string_pretty(value).expect("maps with text keys and plain values always serialise");
+    text.push('\n');
+    text
+}
+
+/// From text to a faultless file and its pages.
+fn understand(text: &str, file: &str) -> Result<(File, BTreeMap<u16, Page>), Faults> {
+    let mut findings = Findings::default();
+    let understood = look(text, directory(file), &mut findings);
+    match understood {
+        Some(understood) if findings.is_empty() => Ok(understood),
+        _ => Err(findings.into_faults(text, file)),
+    }
+}
+
+/// `None` only with a finding.
+fn look(text: &str, directory: &Path, findings: &mut Findings) -> Option<(File, BTreeMap<u16, Page>)> {
+    if text.len() > limits::CONFIG_BYTES_MAX {
+        findings.add(0, &[], Refusal::new(format!("the file has more than {} bytes", limits::CONFIG_BYTES_MAX)));
+        return None;
+    }
+    let tree = place::tree(text, findings)?;
+    shape::check(&tree, &shape::schema(), findings);
+    // What is not an object at the top is a fault of shape.
+    let root = tree.as_object()?;
+    cross::check(root, directory, findings);
+    let pages = pages::read_all(root, directory, findings);
+    if !findings.is_empty() {
+        return None;
+    }
+    // A second reading by an independent parser, which also refuses what the first is lenient about (control
+    // characters in strings, white space outside RFC 8259).
+    match serde_json::from_str(text) {
+        Ok(typed) => Some((typed, pages)),
+        Err(error) => {
+            let at = place::offset_of(text, error.line(), error.column());
+            let message = error.to_string();
+            let message = message.split(" at line ").next().unwrap_or_default();
+            findings.add(at, &[], Refusal::new(message));
+            None
+        }
+    }
+}
+
+fn directory(file: &str) -> &Path {
+    Path::new(file).parent().unwrap_or(Path::new(""))
+}
+
+/// The offset of `$.limits.connections`, of the top where the file does not say.
+fn connections_place(text: &str) -> usize {
+    let tree = place::tree(text, &mut Findings::default());
+    let Some(Value::Object(root)) = &tree else { return 0 };
+    let limits = member(root, "limits").and_then(|l| l.value.as_object());
+    limits.and_then(|l| member(l, "connections")).map_or(root.range.start, |c| place::start(c.value))
+}
+
+fn plan(typed: &File, pages: BTreeMap<u16, Page>, directory: &Path) -> Plan {
+    let defaults = resolve(&typed.defaults, &Policy::default());
+    let listeners = typed.listeners.iter().map(|(name, entry)| {
+        let (address, trusted_proxies) = match entry {
+            ListenerEntry::Short(address) => (address, Vec::new()),
+            ListenerEntry::Full(l) => (&l.address, l.trusted_proxies.iter().map(|b| b.0).collect()),
+        };
+        (name.clone(), Listener { name: name.clone(), address: joined(&address.0, directory), trusted_proxies })
+    });
+    let clusters = typed.clusters.iter().map(|(name, cluster)| {
+        let backends = cluster.backends.iter().map(|(id, entry)| {
+            let (address, weight) = match entry {
+                BackendEntry::Short(address) => (address, 1),
+                BackendEntry::Full(b) => (&b.address, b.weight),
+            };
+            BackendPlan { name: id.clone(), address: joined(&address.0, directory), weight }
+        });
+        (name.clone(), ClusterPlan { backends: backends.collect(), policy: resolve(&cluster.policy, &defaults) })
+    });
+    let routes = typed.routes.iter().filter_map(|(key, entry)| {
+        // Every key was parsed before; one that fails here cannot be.
+        let (host, path) = route_key::parse(key).ok()?;
+        Some((key.clone(), RoutePlan { host, path, cluster: entry.cluster().into() }))
+    });
+    Plan {
+        listeners: listeners.collect(),
+        clusters: clusters.collect(),
+        routes: routes.collect(),
+        settings: settings(typed, &defaults, pages, directory),
+        workers: typed.workers.map(|n| n as usize),
+        connections: typed.limits.connections.map(|n| n as usize),
+        io: typed.io.into(),
+        control_socket: typed.control.socket.as_ref().map(|p| directory.join(&p.0)),
+        control_mode: typed.control.mode.0,
+    }
+}
+
+fn settings(typed: &File, defaults: &Policy, pages: BTreeMap<u16, Page>, directory: &Path) -> Settings {
+    Settings {
+        listeners: Vec::new(),
+        client_head_timeout: typed.client.head_timeout.0,
+        client_idle_timeout: typed.client.idle_timeout.0,
+        client_body_timeout: defaults.client_body_timeout,
+        client_half_close: typed.client.half_close.into(),
+        client_rate_min: defaults.client_rate_min,
+        connections_per_worker: UNBUDGETED,
+        pooled_per_worker: UNBUDGETED,
+        underscores: typed.headers.underscores.into(),
+        via: typed.headers.via.clone(),
+        pages,
+        log_target: match typed.log.access.as_str() {
+            "off" => LogTarget::Off,
+            "stdout" => LogTarget::Stdout,
+            path => LogTarget::File(directory.join(path)),
+        },
+        log_format: typed.log.format.into(),
+        drain_timeout: typed.drain_timeout.0,
+        retry_after: typed.retry_after.0,
+    }
+}
+
+fn joined(address: &Address, directory: &Path) -> Address {
+    match address {
+        Address::Unix(path) => Address::Unix(directory.join(path)),
+        other => other.clone(),
+    }
+}
+
+/// What the operator said, over what holds otherwise.
+fn resolve(said: &file::Policy, otherwise: &Policy) -> Policy {
+    let timeout = |said: Option<Patience>, otherwise| said.map_or(otherwise, |p| p.0);
+    Policy {
+        balance: said.balance.map_or(otherwise.balance, Into::into),
+        connect_timeout: timeout(said.timeouts.connect, otherwise.connect_timeout),
+        head_timeout: timeout(said.timeouts.head, otherwise.head_timeout),
+        body_timeout: timeout(said.timeouts.body, otherwise.body_timeout),
+        client_body_timeout: timeout(said.timeouts.client_body, otherwise.client_body_timeout),
+        client_rate_min: said.client_rate_min.map_or(otherwise.client_rate_min, |s| s.0),
+        tunnel_timeout: timeout(said.timeouts.tunnel, otherwise.tunnel_timeout),
+        body_max: said.body_max.map_or(otherwise.body_max, |s| s.0),
+        retries: said.retries.unwrap_or(otherwise.retries),
+        pool_idle: timeout(said.pool.idle, otherwise.pool_idle),
+        pool_max: said.pool.max.unwrap_or(otherwise.pool_max),
+        on_timeout: said.health.on_timeout.map_or(otherwise.on_timeout, Into::into),
+        probe_path: match &said.probe {
+            None => otherwise.probe_path.clone(),
+            Some(Probe::Connect(_)) => None,
+            Some(Probe::Http(probe)) => Some(probe.path.clone()),
+        },
+    }
+}
+
+/// The inverse of [`resolve`], with nothing left unsaid.
+fn spelled(policy: &Policy) -> file::Policy {
+    file::Policy {
+        balance: Some(policy.balance.into()),
+        timeouts: file::Timeouts {
+            connect: Some(Patience(policy.connect_timeout)),
+            head: Some(Patience(policy.head_timeout)),
+            body: Some(Patience(policy.body_timeout)),
+            client_body: Some(Patience(policy.client_body_timeout)),
+            tunnel: Some(Patience(policy.tunnel_timeout)),
+        },
+        body_max: Some(Size(policy.body_max)),
+        client_rate_min: Some(Rate(policy.client_rate_min)),
+        retries: Some(policy.retries),
+        pool: file::Pool { idle: Some(Patience(policy.pool_idle)), max: Some(policy.pool_max) },
+        health: file::Health { on_timeout: Some(policy.on_timeout.into()) },
+        probe: Some(match &policy.probe_path {
+            None => Probe::Connect(file::Connect::Connect),
+            Some(path) => Probe::Http(file::HttpProbe { path: path.clone() }),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{HalfClose, Io};
+    use crate::http::head::Underscores;
+    use crate::route::table::{Balance, OnTimeout};
+
+    /// Path and text of a file of the repository.
+    fn sample(path: &str) -> (String, String) {
+        let path = format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(&path).unwrap();
+        (path, text)
+    }
+
+    fn load_sample(path: &str) -> Result<Plan, Faults> {
+        let (path, text) = sample(path);
+        load(&text, &path)
+    }
+
+    /// Line, column and path of every fault.
+    fn places(faults: &Faults) -> Vec<(usize, usize, &str)> {
+        faults.list.iter().map(|f| (f.line, f.column, f.path.as_str())).collect()
+    }
+
+    /// The minimal config with more keys.
+    fn with(keys: &str) -> Result<Plan, Faults> {
+        let text = format!(
+            r#"{{"listeners": {{"a": "127.0.0.1:1"}}, "clusters": {{"c": {{"backends": {{}}}}}}, "routes": {{}}, {keys}}}"#
+        );
+        load(&text, "test.json")
+    }
+
+    #[test]
+    fn the_minimal_file_gives_the_defaults() {
+        let plan = load_sample("tests/data/config/minimal.json").unwrap();
+        let app = &plan.clusters["app"];
+        assert_eq!(app.policy, Policy::default());
+        assert_eq!((app.backends[0].name.as_str(), app.backends[0].weight), ("b1", 1));
+        assert_eq!(plan.routes["*"], RoutePlan { host: "*".into(), path: "/".into(), cluster: "app".into() });
+        assert_eq!(plan.listeners["main"].address, Address::Ip("127.0.0.1:8080".parse().unwrap()));
+        let s = &plan.settings;
+        assert_eq!((s.client_head_timeout, s.client_idle_timeout, s.client_body_timeout), (10, 60, 30));
+        assert_eq!((s.drain_timeout, s.retry_after, s.client_rate_min), (30, 10, 240));
+        assert_eq!(
+            (s.via.as_deref(), &s.log_target, s.underscores),
+            (Some("ringway"), &LogTarget::Off, Underscores::Drop)
+        );
+        assert_eq!((plan.workers, plan.connections, plan.io), (None, None, Io::Auto));
+        assert_eq!((plan.control_socket, plan.control_mode), (None, 0o660));
+        let p = Policy::default();
+        assert_eq!((p.connect_timeout, p.head_timeout, p.body_timeout, p.tunnel_timeout), (3, 30, 30, 3600));
+        assert_eq!((p.pool_idle, p.retries, p.body_max, p.on_timeout), (4, 3, u64::MAX, OnTimeout::Silent));
+    }
+
+    #[test]
+    fn every_key_arrives() {
+        let plan = load_sample("tests/data/config/everything.json").unwrap();
+        let app = &plan.clusters["app"];
+        let expected = Policy {
+            balance: Balance::Random,
+            connect_timeout: 1,
+            head_timeout: 120,
+            body_timeout: 60,
+            client_body_timeout: 300,
+            client_rate_min: 0,
+            tunnel_timeout: 86_400,
+            body_max: 10_000_000,
+            retries: 0,
+            pool_idle: 55,
+            pool_max: 8,
+            on_timeout: OnTimeout::Any,
+            probe_path: None,
+        };
+        assert_eq!(app.policy, expected);
+        assert_eq!(app.backends[0].weight, 3);
+        assert_eq!(app.backends[1].address, Address::Name("app-2.internal".into(), 9002));
+        assert_eq!(app.backends[2].address, Address::Unix("/run/app.sock".into()));
+        let empty = &plan.clusters["empty"].policy;
+        assert_eq!((empty.balance, empty.retries, empty.connect_timeout), (Balance::LeastConn, 5, 1));
+        assert_eq!(empty.probe_path.as_deref(), Some("/health?full=1"));
+        assert_eq!(plan.listeners["six"].trusted_proxies.len(), 3);
+        let Address::Unix(path) = &plan.listeners["local"].address else { panic!() };
+        assert!(path.ends_with("tests/data/config/run/ringway.sock"), "{path:?}");
+        assert_eq!(plan.routes["App.Example.io"].host, "app.example.io");
+        assert_eq!(plan.routes["[2001:DB8::1]"].host, "[2001:db8::1]");
+        assert_eq!((plan.workers, plan.connections, plan.io), (Some(2), Some(10_000), Io::Epoll));
+        assert_eq!((plan.control_socket, plan.control_mode), (Some("/run/ringway/control.sock".into()), 0o600));
+        let s = &plan.settings;
+        assert_eq!((s.client_head_timeout, s.client_idle_timeout, s.client_half_close), (5, 120, HalfClose::Abort));
+        assert_eq!((s.underscores, &s.via, s.drain_timeout, s.retry_after), (Underscores::Reject, &None, 0, 5));
+        assert!(matches!(&s.log_target, LogTarget::File(p) if p.ends_with("access.log")));
+        assert_eq!(s.pages[&502].content_type, "text/html; charset=utf-8");
+        assert_eq!(s.pages[&404].body, b"Nothing here.\n");
+    }
+
+    #[test]
+    fn seven_faults_of_seven_kinds_at_seven_places() {
+        let faults = load_sample("tests/data/config/seven_faults.json").unwrap_err();
+        let expected = [
+            (2, 26, "$.listeners.main"),
+            (5, 68, "$.clusters.app.backends.b1.weight"),
+            (6, 7, "$.clusters.app.balanse"),
+            (7, 18, "$.clusters.app.retries"),
+            (8, 7, "$.clusters.app.retries"),
+            (10, 12, "$.clusters.api"),
+            (12, 20, "$.routes[\"*\"]"),
+        ];
+        assert_eq!(places(&faults), expected, "\n{faults}");
+        let lines = faults.to_string();
+        for part in [
+            "(write \"127.0.0.1:8080\")",
+            "0 is out of range (1 to 65535)",
+            "unknown key \"balanse\" (did you mean \"balance\"?)",
+            "expected an integer, found a string (write 3)",
+            "the key \"retries\" stands twice; the first is at line 7, column 7 (remove one)",
+            "missing key \"backends\"",
+            "there is no cluster \"ap\" (did you mean \"app\"?)",
+        ] {
+            assert!(lines.contains(part), "{part}\n{lines}");
+        }
+    }
+
+    #[test]
+    fn faults_between_places_are_found_together() {
+        let faults = load_sample("tests/data/config/semantic_faults.json").unwrap_err();
+        let expected = [
+            (2, 59, "$.listeners.b.address"),
+            (2, 84, "$.listeners.c"),
+            (6, 5, "$.routes[\"APP.example.io.\"]"),
+            (7, 5, "$.routes[\"app.example.io:8080/x\"]"),
+            (8, 36, "$.routes[\"web.example.io\"].cluster"),
+            (12, 30, "$.limits.connections"),
+            (13, 21, "$.pages.502"),
+            (13, 47, "$.pages.504"),
+        ];
+        assert_eq!(places(&faults), expected, "\n{faults}");
+        assert!(faults.to_string().contains("same route as \"app.example.io\"; the first is at line 5, column 5"));
+    }
+
+    #[test]
+    fn show_gives_an_equal_plan_with_nothing_left_to_say() {
+        for path in ["tests/data/config/minimal.json", "tests/data/config/everything.json", "config.json"] {
+            let (path, text) = sample(path);
+            let shown = show(&text, &path).unwrap();
+            assert_eq!(load(&shown, &path), load(&text, &path), "{shown}");
+            assert_eq!(show(&shown, &path).as_ref(), Ok(&shown));
+            assert!(shown.contains("\"client_body\"") && shown.contains("\"weight\"") && shown.contains("\"workers\""));
+        }
+    }
+
+    #[test]
+    fn the_example_is_a_good_one() {
+        let plan = load_sample("config.json").unwrap();
+        assert_eq!((plan.listeners.len(), plan.clusters.len()), (2, 2));
+        assert!(plan.routes.contains_key("*.web.example.io"));
+        assert!(
+            plan.listeners
+                .values()
+                .all(|l| matches!(l.address, Address::Ip(a) if a.ip().is_loopback() && a.port() > 1023))
+        );
+    }
+
+    #[test]
+    fn single_values_are_refused_where_they_stand() {
+        for (keys, path) in [
+            (r#""workers": 0"#, "$.workers"),
+            (r#""workers": 1.5"#, "$.workers"),
+            (r#""workers": -1"#, "$.workers"),
+            (r#""workers": 1e2"#, "$.workers"),
+            (r#""workers": 99999999999999999999999"#, "$.workers"),
+            (r#""io": "urning""#, "$.io"),
+            (r#""io": 1"#, "$.io"),
+            (r#""status": {}"#, "$.status"),
+            (r#""defaults": {"timeouts": {"head": "0s"}}"#, "$.defaults.timeouts.head"),
+            (r#""defaults": {"timeouts": {"head": 30}}"#, "$.defaults.timeouts.head"),
+            (r#""defaults": {"timeouts": {"head": null}}"#, "$.defaults.timeouts.head"),
+            (r#""defaults": {"retries": 16}"#, "$.defaults.retries"),
+            (r#""defaults": {"client_rate_min": "unlimited"}"#, "$.defaults.client_rate_min"),
+            (r#""defaults": {"probe": "http"}"#, "$.defaults.probe"),
+            (r#""defaults": {"probe": {"path": "health"}}"#, "$.defaults.probe.path"),
+            (r#""defaults": {"probe": {}}"#, "$.defaults.probe"),
+            (r#""defaults": {"backends": {}}"#, "$.defaults.backends"),
+            (r#""control": {"mode": "rw"}"#, "$.control.mode"),
+            (r#""headers": {"via": "a b"}"#, "$.headers.via"),
+            (r#""log": {"access": "stdot"}"#, "$.log.access"),
+            (r#""pages": {"200": "x.html"}"#, "$.pages.200"),
+            (r#""pages": {"502": "/dev/zero.html"}"#, "$.pages.502"),
+            (r#""limits": {"connections": 0}"#, "$.limits.connections"),
+            (r#""drain_timeout": "366d""#, "$.drain_timeout"),
+            (r#""listeners": []"#, "$.listeners"),
+        ] {
+            let faults = with(keys).unwrap_err();
+            assert!(faults.list.iter().all(|f| f.path == path), "{keys}: {faults}");
+            assert!(faults.list.len() <= 2, "{keys}: {faults}");
+        }
+    }
+
+    #[test]
+    fn what_only_a_second_parser_sees_has_a_place_too() {
+        // A raw tab in a string, white space that JSON does not know, and number forms.
+        for text in
+            ["{\n\"\t\": 1}", "{\u{a0}}", "\u{b}{}", "[1]", "3", "{\"workers\": 01}", "\0", "\"", "{\"\\ud800\":1}"]
+        {
+            let faults = load(text, "x").unwrap_err();
+            assert!(
+                !faults.list.is_empty() && faults.list.iter().all(|f| f.line > 0 && f.column > 0),
+                "{text:?}: {faults}"
+            );
+        }
+        let (_, text) = sample("tests/data/config/minimal.json");
+        let faults = load(&text.replacen("  \"routes\"", "\u{a0}\"routes\"", 1), "x").unwrap_err();
+        assert_eq!(places(&faults), [(4, 1, "$")], "{faults}");
+    }
+
+    #[test]
+    fn a_machine_too_small_is_refused_at_the_key() {
+        let (path, text) = sample("tests/data/config/everything.json");
+        let faults = load_for(&text, &path, 8, 1024).unwrap_err();
+        assert_eq!(places(&faults), [(43, 30, "$.limits.connections")], "{faults}");
+        let plan = load_for(&text, &path, 8, 65_536).unwrap();
+        assert_eq!((plan.settings.connections_per_worker, plan.settings.pooled_per_worker), (5000, 32));
+    }
+
+    #[test]
+    fn the_schema_is_json_and_names_every_top_key() {
+        let schema: serde_json::Value = serde_json::from_str(&schema()).unwrap();
+        let (_, text) = sample("tests/data/config/everything.json");
+        let everything: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let keys =
+            |v: &serde_json::Value| v.as_object().unwrap().keys().cloned().collect::<std::collections::BTreeSet<_>>();
+        assert_eq!(keys(&schema["properties"]), keys(&everything));
+    }
+
+    proptest::proptest! {
+        /// Whatever is cut from or put into a good file: a plan, or faults with places inside the text.
+        #[test]
+        fn mutations_never_surprise(at in 0usize..1600, cut in 0usize..12, put in "[\\[\\]{}\",:0-9a-zü \\n\\\\]{0,6}") {
+            let (path, text) = sample("tests/data/config/everything.json");
+            let at = (0..=at.min(text.len())).rev().find(|i| text.is_char_boundary(*i)).unwrap();
+            let end = (0..=(at + cut).min(text.len())).rev().find(|i| text.is_char_boundary(*i)).unwrap();
+            let mutated = format!("{}{put}{}", &text[..at], &text[end..]);
+            let lines = mutated.split('\n').count();
+            match load(&mutated, &path) {
+                Ok(plan) => assert_eq!(load(&show(&mutated, &path).unwrap(), &path).unwrap(), plan),
+                Err(faults) => {
+                    assert!(!faults.list.is_empty());
+                    for fault in &faults.list {
+                        assert!((1..=lines).contains(&fault.line), "{faults}");
+                        let line = mutated.split('\n').nth(fault.line - 1).unwrap();
+                        assert!((1..=line.chars().count() + 1).contains(&fault.column), "{faults}");
+                    }
+                }
+            }
+        }
+    }
+}

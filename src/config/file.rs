@@ -1,1 +1,362 @@
-//! placeholder
+//! The config file as the operator types it. The JSON Schema is derived from these types, and with it the check of the
+//! file's shape (`shape`), `ringway schema`, and the table of keys in docs/CONFIG.md: a key is described here and
+//! nowhere else. Only `check` sees these types.
+
+use super::words::*;
+use crate::limits;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The config of one Ringway process.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "Ringway config")]
+pub struct File {
+    /// Where the JSON Schema of this file is, for editors. Ringway does not read it.
+    #[serde(rename = "$schema", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub schema: Option<String>,
+    /// Where clients connect, by a name of your choice.
+    #[schemars(extend("propertyNames" = {"format": "ringway-name"}, "minProperties" = 1))]
+    pub listeners: BTreeMap<String, ListenerEntry>,
+    /// The applications: each a set of backends with the policy towards them.
+    #[schemars(extend("propertyNames" = {"format": "ringway-name"}))]
+    pub clusters: BTreeMap<String, Cluster>,
+    /// Which requests go to which cluster. The key is `host/path`: an exact host, `*.suffix` or `*`, and a path prefix.
+    /// An exact host wins over the longest wildcard, that over `*`; then the longest path prefix wins. Order is of no
+    /// meaning.
+    #[schemars(extend("propertyNames" = {"format": "ringway-route"}))]
+    pub routes: BTreeMap<String, RouteEntry>,
+    /// Policy of every cluster that does not say otherwise.
+    #[serde(default)]
+    pub defaults: Policy,
+    /// Number of workers, each a thread on a core of its own; `null` is one per core that the process may use.
+    /// Needs a restart.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = limits::WORKERS_MAX))]
+    pub workers: Option<u32>,
+    /// What moves the bytes: `auto` takes io_uring if it can be had and epoll otherwise, `uring` refuses to start
+    /// without, `epoll` forces epoll. Needs a restart.
+    #[serde(default)]
+    pub io: IoWord,
+    /// The control socket. Needs a restart.
+    #[serde(default)]
+    pub control: Control,
+    /// Limits of the whole process.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Time that clients get before a route is known, and what a half-closed connection means.
+    #[serde(default)]
+    pub client: Client,
+    /// Treatment of header fields.
+    #[serde(default)]
+    pub headers: Headers,
+    /// The access log.
+    #[serde(default)]
+    pub log: Log,
+    /// Pages for Ringway's own answers: status to file (`.html`, `.txt` or `.json`). Relative paths begin at the config
+    /// file's directory. Read when the config is.
+    #[serde(default)]
+    #[schemars(extend("propertyNames" = {"format": "ringway-own-status"}))]
+    pub pages: BTreeMap<String, FilePath>,
+    /// Time that connections get to end at a stop before they are cut.
+    #[serde(default = "drain_timeout")]
+    pub drain_timeout: Duration,
+    /// Value of Retry-After on the 503 that says that no backend is up.
+    #[serde(default = "retry_after")]
+    pub retry_after: Duration,
+}
+
+/// A listener: its address alone, or with settings.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum ListenerEntry {
+    /// The address alone.
+    Short(ListenAddress),
+    /// With settings.
+    Full(Listener),
+}
+
+/// A listener with settings.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// `IP:PORT`, `[IPV6]:PORT` or `unix:PATH`.
+    pub address: ListenAddress,
+    /// Peers whose X-Forwarded-For and the like are believed: blocks such as `10.0.0.0/8`, or single addresses.
+    #[serde(default)]
+    pub trusted_proxies: Vec<Block>,
+}
+
+/// A cluster: backends, and whatever differs from `defaults`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[schemars(extend("additionalProperties" = false))]
+pub struct Cluster {
+    /// The backends by an id of your choice. Counters, state and admin commands go by the id. With none, every request
+    /// is answered with 503.
+    #[schemars(extend("propertyNames" = {"format": "ringway-name"}))]
+    pub backends: BTreeMap<String, BackendEntry>,
+    /// The policy.
+    #[serde(flatten)]
+    pub policy: Policy,
+}
+
+/// A backend: its address alone, or with settings.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum BackendEntry {
+    /// The address alone.
+    Short(BackendAddress),
+    /// With settings.
+    Full(Backend),
+}
+
+/// A backend with settings.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Backend {
+    /// `IP:PORT`, `[IPV6]:PORT`, `NAME:PORT` or `unix:PATH`.
+    pub address: BackendAddress,
+    /// Share of the requests against the other backends' weights.
+    #[serde(default = "weight")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub weight: u32,
+}
+
+/// A route: the cluster's name alone, or with settings.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum RouteEntry {
+    /// The cluster's name alone.
+    Short(String),
+    /// With settings.
+    Full(Route),
+}
+
+impl RouteEntry {
+    /// The name of the cluster, in either form.
+    pub(super) fn cluster(&self) -> &str {
+        match self {
+            RouteEntry::Short(cluster) | RouteEntry::Full(Route { cluster }) => cluster,
+        }
+    }
+}
+
+/// A route with settings.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// Name of the cluster that answers.
+    pub cluster: String,
+}
+
+/// What governs the exchanges of a cluster. Each key that is left out is taken from `defaults`, then from Ringway.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    /// How a backend is picked: `round_robin` (weighted, the default), `random` (weighted), or `least_conn` (the less
+    /// loaded of two random ones).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "BalanceWord")]
+    pub balance: Option<BalanceWord>,
+    /// The patience of an exchange.
+    pub timeouts: Timeouts,
+    /// Largest request body; a larger one is answered with 413. Default: `unlimited`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Size")]
+    pub body_max: Option<Size>,
+    /// Bytes per second that a request body must come with after its first 5 s; time in which Ringway does not read
+    /// does not count. `0B` is off. Default: `240B`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Rate")]
+    pub client_rate_min: Option<Rate>,
+    /// Attempts after the first, for requests that may be sent again. Default: 3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u32", range(max = limits::RETRIES_MAX))]
+    pub retries: Option<u32>,
+    /// Idle connections kept to each backend.
+    pub pool: Pool,
+    /// When a backend counts as down.
+    pub health: Health,
+    /// How a backend that is down is tried before it gets traffic again: `connect` (the default), or
+    /// `{"path": "/health"}` for a GET that must be answered with 2xx or 3xx.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Probe")]
+    pub probe: Option<Probe>,
+}
+
+/// The patience of an exchange, phase by phase.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// To connect to a backend. Default: `3s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Patience")]
+    pub connect: Option<Patience>,
+    /// From the request sent to the head of the response; then 504. Default: `30s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Patience")]
+    pub head: Option<Patience>,
+    /// Silence of the backend in a response body, or a backend that takes no bytes of the request's. Default: `30s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Patience")]
+    pub body: Option<Patience>,
+    /// Silence of the client in a request body, or a client that takes no bytes of the response's. Default: `30s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Patience")]
+    pub client_body: Option<Patience>,
+    /// Silence in both directions of a tunnel (an upgraded connection). Default: `1h`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Patience")]
+    pub tunnel: Option<Patience>,
+}
+
+/// Idle connections kept to each backend.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pool {
+    /// How long one may idle. Stay below the time after which the backend itself closes. Default: `4s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Patience")]
+    pub idle: Option<Patience>,
+    /// How many each worker keeps per backend; 0 makes a new connection for each request. Default: 64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u32", range(max = limits::POOL_MAX))]
+    pub max: Option<u32>,
+}
+
+/// When a backend counts as down.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Health {
+    /// Whether a response timeout marks the backend down: `silent` (the default) only if no response head came from it
+    /// since the request was sent, `any` always.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "OnTimeoutWord")]
+    pub on_timeout: Option<OnTimeoutWord>,
+}
+
+/// How a backend that is down is tried.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Probe {
+    /// By a connection alone.
+    Connect(Connect),
+    /// By a request.
+    Http(HttpProbe),
+}
+
+/// The word for a probe by a connection alone.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Connect {
+    /// A connection alone.
+    Connect,
+}
+
+/// A probe by a request.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpProbe {
+    /// Path to GET, with a query if need be.
+    #[schemars(extend("format" = "ringway-probe-path"))]
+    pub path: String,
+}
+
+/// The control socket.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Control {
+    /// Path of the Unix socket that `ringway ctl` talks to; `null` is none. Relative paths begin at the config
+    /// file's directory.
+    pub socket: Option<FilePath>,
+    /// Permission bits of the socket, octal.
+    pub mode: Mode,
+}
+
+impl Default for Control {
+    fn default() -> Control {
+        Control { socket: None, mode: Mode(0o660) }
+    }
+}
+
+/// Limits of the whole process.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Client connections at one time, all workers together; beyond it none is accepted until one ends. `null` is as
+    /// many as the limit of open files allows.
+    #[schemars(range(min = 1, max = limits::CONNECTIONS_MAX))]
+    pub connections: Option<u32>,
+}
+
+/// Time that clients get before a route is known.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Client {
+    /// For a whole request head, from its first byte; bytes that trickle do not prolong it. Then 408.
+    pub head_timeout: Patience,
+    /// Between two requests of one connection.
+    pub idle_timeout: Patience,
+    /// What a client means that sends FIN while it waits: `serve` delivers the answer, `abort` cancels the request.
+    pub half_close: HalfCloseWord,
+}
+
+impl Default for Client {
+    fn default() -> Client {
+        Client {
+            head_timeout: Patience(limits::CLIENT_HEAD_SECONDS),
+            idle_timeout: Patience(limits::CLIENT_IDLE_SECONDS),
+            half_close: HalfCloseWord::default(),
+        }
+    }
+}
+
+/// Treatment of header fields.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Headers {
+    /// Request fields with `_` in their names, which many backends take for `-`: `drop` them, `pass` them on, or
+    /// `reject` the request with 400.
+    pub underscores: UnderscoresWord,
+    /// Name under which Ringway adds itself to Via; `null` leaves Via alone.
+    #[schemars(extend("format" = "ringway-pseudonym"))]
+    pub via: Option<String>,
+}
+
+impl Default for Headers {
+    fn default() -> Headers {
+        Headers { underscores: UnderscoresWord::default(), via: Some("ringway".into()) }
+    }
+}
+
+/// The access log.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// `off`, `stdout`, or the path of a file (with a `/` in it), which is appended to. Relative paths begin at the
+    /// config file's directory.
+    #[schemars(extend("format" = "ringway-log-target"))]
+    pub access: String,
+    /// `json`: one object a line; `text`: words and quoted strings.
+    pub format: LogFormatWord,
+}
+
+impl Default for Log {
+    fn default() -> Log {
+        Log { access: "off".into(), format: LogFormatWord::default() }
+    }
+}
+
+fn drain_timeout() -> Duration {
+    Duration(limits::DRAIN_SECONDS)
+}
+
+fn retry_after() -> Duration {
+    Duration(limits::RETRY_AFTER_SECONDS)
+}
+
+fn weight() -> u32 {
+    1
+}

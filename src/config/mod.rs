@@ -1,13 +1,24 @@
 //! From what the operator typed to what the program runs.
 //!
-//! `file` is the shape of the JSON file (serde + schemars; the JSON Schema is derived from it), `place` finds every
-//! fault with its place, `check` turns a faultless file into a [`Plan`]. Only this room and the code that prints JSON
-//! names serde.
+//! In the order of the work: `place` makes a tree of the text, in which every value knows its place; `shape` walks it
+//! against the JSON Schema, which is derived from the types in `file`; `cross` finds what is wrong between two places;
+//! `check` turns a faultless file into a [`Plan`]; `budget` sets the plan against the limit of open files. `value`,
+//! `words` and `route_key` know how single values are written. `command` and `answer` are what travels over the control
+//! socket. Only this room and the code that prints JSON names serde.
 
+pub mod answer;
+pub mod budget;
 pub mod check;
 pub mod command;
+mod cross;
+pub mod fault;
 pub mod file;
-pub mod place;
+mod pages;
+mod place;
+mod route_key;
+mod shape;
+pub mod value;
+pub mod words;
 
 use crate::http::head::Underscores;
 use crate::route::table::Policy;
@@ -104,14 +115,19 @@ pub struct Settings {
     pub client_head_timeout: u32,
     /// Keep-alive idle time.
     pub client_idle_timeout: u32,
-    /// Silence in a request body, and a client that takes no response bytes.
+    /// Silence in a request body, and a client that takes no response bytes, where no cluster is known: the default of
+    /// [`Policy::client_body_timeout`], which governs elsewhere.
     pub client_body_timeout: u32,
     /// See [`HalfClose`].
     pub client_half_close: HalfClose,
-    /// Bytes per second a request body must come with after the grace; 0 is off.
+    /// Bytes per second a request body must come with after the grace, where no cluster is known; 0 is off. The default
+    /// of [`Policy::client_rate_min`], which governs elsewhere.
     pub client_rate_min: u64,
-    /// Client connections per worker.
+    /// Client connections per worker. As loaded a cautious guess; [`budget::apply`] puts the real number.
     pub connections_per_worker: usize,
+    /// Idle backend connections that one worker keeps, all backends together. As loaded a cautious guess;
+    /// [`budget::apply`] puts the real number.
+    pub pooled_per_worker: usize,
     /// Names with `_`.
     pub underscores: Underscores,
     /// Via pseudonym, `None` is off.
@@ -173,6 +189,8 @@ pub struct Plan {
     pub settings: Settings,
     /// Number of workers; `None` is one per usable core. Needs a restart.
     pub workers: Option<usize>,
+    /// Client connections of all workers together, as configured; `None` is what the limit of open files allows.
+    pub connections: Option<usize>,
     /// Needs a restart.
     pub io: Io,
     /// Control socket path; `None` is off. Needs a restart.

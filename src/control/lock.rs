@@ -1,8 +1,8 @@
 //! One instance per control socket: a lock beside it, which the kernel lets go of when its holder ends, however it ends.
 
+use crate::worker::net::unix;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -36,9 +36,7 @@ impl Lock {
             .custom_flags(libc::O_NOFOLLOW)
             .open(&path)
             .map_err(said)?;
-        // SAFETY: an open descriptor.
-        if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
-            let e = io::Error::last_os_error();
+        if let Err(e) = unix::try_lock(&file) {
             if e.kind() != io::ErrorKind::WouldBlock {
                 return Err(said(e));
             }

@@ -1,8 +1,366 @@
-//! The control thread: one poll loop, no async.
+//! The control thread: one poll loop, no async, and nothing in it waits for anybody.
+//!
+//! What comes in: signals (`signals`), reports of the workers (channels and a doorbell), requests on the control socket
+//! (`socket`), verdicts of probes (`probe`), answers of the resolver (`resolve`), and time. What it means is decided by the
+//! supervisor, which is pure; this loop carries the decisions out. A reload is told in `reload`, the start in `start`.
+//!
+//! Writing is left to threads of their own: the access log to its writer, the operational log to `say`.
 
+mod actions;
+mod answers;
+pub mod listeners;
 pub mod lock;
 pub mod probe;
+mod reload;
 pub mod resolve;
 pub mod say;
 pub mod signals;
 pub mod socket;
+pub mod start;
+
+use crate::access_log::{LogWriter, Sink};
+use crate::event::{CoreStats, FromWorker, ToWorker};
+use crate::limits;
+use crate::publish::Publisher;
+use crate::supervisor::Supervisor;
+use crate::worker::net::os::Bell;
+use crossbeam_channel::{Receiver, Sender};
+use listeners::Listeners;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use probe::{Outcome, Probes};
+use resolve::Resolver;
+use signals::{Signal, Signals};
+use socket::ControlSocket;
+use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+const BELL: Token = Token(0);
+const SIGNALS: Token = Token(1);
+const SOCKET: Token = Token(2);
+const FIRST_PROBE: usize = SOCKET.0 + 1 + limits::CONTROL_CLIENTS_MAX;
+
+/// Messages of workers handled in one turn before everything else gets its turn.
+const MESSAGES_PER_TURN: usize = 4096;
+/// The longest sleep: lost hints (`CoreStats::look_at_all`) are found at the latest by then.
+const NAP: Duration = Duration::from_secs(1);
+
+/// Control's hold on one worker.
+#[derive(Debug)]
+pub struct WorkerLink {
+    /// Messages to it.
+    pub inbox: Sender<ToWorker>,
+    /// To be rung after a message or a publication.
+    pub bell: Bell,
+    /// What it counts.
+    pub stats: Arc<CoreStats>,
+}
+
+/// The place where the loop sleeps, and the bell that wakes it.
+pub struct Door {
+    poll: Poll,
+    waker: Arc<Waker>,
+}
+
+impl Door {
+    /// A new one.
+    ///
+    /// # Errors
+    /// No descriptors to be had.
+    pub fn new() -> io::Result<Door> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), BELL)?);
+        Ok(Door { poll, waker })
+    }
+
+    /// Rings, from any thread. Never waits.
+    pub fn ring(&self) -> Arc<dyn Fn() + Send + Sync> {
+        let waker = self.waker.clone();
+        // A bell that cannot be rung any louder is ringing; every other failure ends at the next nap.
+        Arc::new(move || drop(waker.wake()))
+    }
+
+    fn registry(&self) -> io::Result<Registry> {
+        self.poll.registry().try_clone()
+    }
+
+    /// Opens the control socket on this loop: see [`ControlSocket::open`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn control_socket(&self, path: &std::path::Path, mode: u32) -> io::Result<ControlSocket> {
+        ControlSocket::open(path, mode, (self.registry()?, SOCKET), answers::hello(), answers::refusal)
+    }
+}
+
+/// What a reload is checked against.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The file that was given at the start.
+    pub file: PathBuf,
+    /// The limit of open files of the process.
+    pub open_files_max: u64,
+    /// `uring` or `epoll`.
+    pub driver: &'static str,
+    /// Begin of the process, seconds since 1970.
+    pub since: u64,
+}
+
+/// All that the loop is made of.
+pub struct Parts {
+    /// Where it sleeps.
+    pub door: Door,
+    /// The moment from which the supervisor's milliseconds count.
+    pub began: Instant,
+    /// Its mind.
+    pub supervisor: Supervisor,
+    /// Where snapshots are published.
+    pub publisher: Arc<Publisher>,
+    /// The workers, by core.
+    pub workers: Vec<WorkerLink>,
+    /// What they say.
+    pub from_workers: Receiver<FromWorker>,
+    /// Signals of the process.
+    pub signals: Signals,
+    /// The control socket, if there is one.
+    pub socket: Option<ControlSocket>,
+    /// Resolves names.
+    pub resolver: Resolver,
+    /// Sockets opened at the start.
+    pub listeners: Listeners,
+    /// The access log's writer.
+    pub log: LogWriter,
+    /// Where the config came from.
+    pub origin: Origin,
+}
+
+/// How the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// After a drain.
+    Drained {
+        /// Connections that were cut at its end.
+        cut: u64,
+        /// Cores that never said that they have drained.
+        missing: usize,
+    },
+    /// By a second signal, in the middle of a drain.
+    AtOnce,
+}
+
+/// The loop.
+pub struct Control {
+    door: Door,
+    began: Instant,
+    supervisor: Supervisor,
+    publisher: Arc<Publisher>,
+    workers: Vec<WorkerLink>,
+    from_workers: Receiver<FromWorker>,
+    signals: Signals,
+    socket: Option<ControlSocket>,
+    probes: Probes,
+    resolver: Resolver,
+    listeners: Listeners,
+    log: LogWriter,
+    reloads: reload::Reloads,
+    ended: Option<Ended>,
+}
+
+impl Control {
+    /// Ready to run.
+    ///
+    /// # Errors
+    /// A descriptor cannot be waited on.
+    pub fn new(parts: Parts) -> io::Result<Control> {
+        for fd in parts.signals.fds() {
+            parts.door.poll.registry().register(&mut SourceFd(&fd), SIGNALS, Interest::READABLE)?;
+        }
+        let probes = Probes::new(parts.door.registry()?, FIRST_PROBE);
+        Ok(Control {
+            door: parts.door,
+            began: parts.began,
+            supervisor: parts.supervisor,
+            publisher: parts.publisher,
+            workers: parts.workers,
+            from_workers: parts.from_workers,
+            signals: parts.signals,
+            socket: parts.socket,
+            probes,
+            resolver: parts.resolver,
+            listeners: parts.listeners,
+            log: parts.log,
+            reloads: reload::Reloads::new(parts.origin),
+            ended: None,
+        })
+    }
+
+    /// Runs until the process is to end. The log's writer is returned, to be finished last.
+    pub fn run(mut self) -> (Ended, LogWriter) {
+        let mut events = Events::with_capacity(1024);
+        loop {
+            match self.door.poll.poll(&mut events, Some(self.patience())) {
+                Err(e) if e.kind() != io::ErrorKind::Interrupted => {
+                    // Nothing can be waited for any more: without a pause this would spin.
+                    tracing::error!("control: poll failed: {e}");
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                _ => {}
+            }
+            for event in &events {
+                self.event(event.token());
+            }
+            self.hear_workers();
+            self.hear_resolver();
+            self.keep_time();
+            self.requests();
+            self.go_on_reloading();
+            if let Some(ended) = self.ended {
+                return (ended, self.log);
+            }
+        }
+    }
+
+    /// Milliseconds as the supervisor counts them.
+    fn now_ms(&self) -> u64 {
+        self.began.elapsed().as_millis() as u64
+    }
+
+    /// How long there is nothing to do.
+    fn patience(&self) -> Duration {
+        if !self.from_workers.is_empty() {
+            return Duration::ZERO;
+        }
+        let supervisor = self.supervisor.next_deadline().map(|ms| self.began + Duration::from_millis(ms));
+        let deadlines = [
+            supervisor,
+            self.probes.deadline(),
+            self.resolver.deadline(),
+            self.reloads.deadline(),
+            self.socket.as_ref().and_then(ControlSocket::deadline),
+        ];
+        let now = Instant::now();
+        let soonest = deadlines.into_iter().flatten().map(|at| at.saturating_duration_since(now)).min();
+        soonest.map_or(NAP, |wait| wait.min(NAP))
+    }
+
+    fn event(&mut self, token: Token) {
+        match token {
+            BELL => {}
+            SIGNALS => self.take_signals(),
+            token => match &mut self.socket {
+                Some(socket) if socket.owns(token) => socket.event(token, Instant::now()),
+                _ => {
+                    if let Some(outcome) = self.probes.event(token) {
+                        self.probed(outcome);
+                    }
+                }
+            },
+        }
+    }
+
+    fn take_signals(&mut self) {
+        for signal in self.signals.take() {
+            match signal {
+                Signal::Reload => {
+                    tracing::info!("SIGHUP: reload");
+                    self.reloads.order_by_signal();
+                }
+                Signal::Reopen => self.reopen_log(),
+                Signal::Stop => self.stop(),
+            }
+        }
+    }
+
+    fn reopen_log(&mut self) {
+        match Sink::open(&self.supervisor.snapshot().settings.log_target) {
+            Ok(sink) => {
+                self.log.set(sink);
+                tracing::info!("SIGUSR1: the access log was opened again");
+            }
+            Err(e) => tracing::error!("SIGUSR1: the access log cannot be opened, the old one is kept: {e}"),
+        }
+    }
+
+    fn stop(&mut self) {
+        match self.supervisor.drain(self.now_ms()) {
+            Some(seconds) => {
+                tracing::info!("stop: draining for at most {seconds} s; a second signal ends at once");
+                self.tell_all(|| ToWorker::Drain { seconds });
+                self.ring_all();
+            }
+            None => {
+                tracing::warn!("stop: a second signal, ending at once");
+                self.ended = Some(Ended::AtOnce);
+            }
+        }
+    }
+
+    fn hear_workers(&mut self) {
+        let mut reported = BTreeSet::new();
+        let messages: Vec<FromWorker> = self.from_workers.try_iter().take(MESSAGES_PER_TURN).collect();
+        for message in messages {
+            match message {
+                FromWorker::Report { backend, .. } => drop(reported.insert(backend)),
+                // Large tables are freed here, where nobody waits.
+                FromWorker::Retired(snapshot) => drop(snapshot),
+                FromWorker::Drained { core, cut } => {
+                    let actions = self.supervisor.drained(core, cut, self.now_ms());
+                    self.act(actions);
+                }
+            }
+        }
+        let lost = |worker: &WorkerLink| worker.stats.look_at_all.swap(false, Ordering::AcqRel);
+        // Every flag is to be cleared, so no short cut.
+        let actions = if self.workers.iter().filter(|worker| lost(worker)).count() > 0 {
+            self.supervisor.look_at_all(self.now_ms())
+        } else {
+            let now = self.now_ms();
+            reported.into_iter().flat_map(|backend| self.supervisor.look(backend, now)).collect()
+        };
+        self.act(actions);
+    }
+
+    fn hear_resolver(&mut self) {
+        for (name, answer) in self.resolver.take() {
+            self.reloads.resolved(&name, &answer);
+            if let Some(committed) = self.supervisor.resolved(&name, answer, self.now_ms()) {
+                tracing::info!("{name} has other addresses: epoch {}", committed.snapshot.epoch);
+                self.carry_out(committed, Vec::new());
+            }
+        }
+    }
+
+    fn keep_time(&mut self) {
+        let now = Instant::now();
+        for outcome in self.probes.expire(now) {
+            self.probed(outcome);
+        }
+        if let Some(socket) = &mut self.socket {
+            socket.expire(now);
+        }
+        self.resolver.tick(now);
+        let actions = self.supervisor.tick(self.now_ms());
+        self.act(actions);
+    }
+
+    fn probed(&mut self, outcome: Outcome) {
+        let actions = self.supervisor.probe_result(outcome.backend, outcome.verdict, self.now_ms());
+        self.act(actions);
+    }
+
+    fn requests(&mut self) {
+        while let Some(line) = self.socket.as_mut().and_then(ControlSocket::next_line) {
+            self.request(line);
+        }
+    }
+
+    fn answer(&mut self, client: socket::ClientId, line: &[u8]) {
+        if let Some(socket) = &mut self.socket {
+            socket.answer(client, line, Instant::now());
+        }
+    }
+}

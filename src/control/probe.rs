@@ -1,27 +1,16 @@
 //! Recovery probes: connect, or ask for a path by HTTP, without ever waiting.
 //!
 //! A probe is `Connecting`, then (if it has a path) `Talking`: the request goes out as the socket takes it and the answer
-//! is read until its status is known. Its end is one [`Outcome`]. More probes than `limits::PROBES_MAX` wait in line.
+//! is read until its status is known. Its end is one [`Outcome`]. How many are under way is the supervisor's to bound.
 
 use crate::limits;
 use crate::route::{BackendId, Endpoint};
+use crate::supervisor::Probe;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 use slab::Slab;
-use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
-
-/// What to ask of which endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Probe {
-    /// Whom the outcome is about.
-    pub backend: BackendId,
-    /// Where it is.
-    pub endpoint: Endpoint,
-    /// Asked for with GET; `None` is a plain connect.
-    pub path: Option<String>,
-}
 
 /// How a probe ended: good, or the reason why not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +26,6 @@ pub struct Probes {
     registry: Registry,
     first_token: usize,
     running: Slab<Running>,
-    waiting: VecDeque<Probe>,
 }
 
 enum Socket {
@@ -57,40 +45,40 @@ struct Running {
     request: Vec<u8>,
     phase: Phase,
     deadline: Instant,
+    timeout_ms: u64,
 }
 
 impl Probes {
-    /// Its sockets get tokens from `first_token` on, fewer than `limits::PROBES_MAX` of them.
+    /// Its sockets get tokens from `first_token` on.
     pub fn new(registry: Registry, first_token: usize) -> Probes {
-        Probes { registry, first_token, running: Slab::new(), waiting: VecDeque::new() }
+        Probes { registry, first_token, running: Slab::new() }
     }
 
-    /// Begins a probe or puts it in line. An endpoint that cannot even be tried gives its outcome to `ended`.
-    pub fn start(&mut self, probe: Probe, now: Instant, ended: &mut Vec<Outcome>) {
-        self.waiting.push_back(probe);
-        self.fill(now, ended);
+    /// Begins a probe; the outcome is returned if it has one at once.
+    pub fn start(&mut self, probe: &Probe, now: Instant) -> Option<Outcome> {
+        let failed = self.open(probe, now).err()?;
+        Some(Outcome { backend: probe.backend, verdict: Err(failed.to_string()) })
     }
 
     /// Handles an event of one of its tokens.
-    pub fn event(&mut self, token: Token, now: Instant, ended: &mut Vec<Outcome>) {
-        let key = token.0 - self.first_token;
-        if let Some(verdict) = self.running.get_mut(key).and_then(Running::step) {
-            self.end(key, verdict, ended);
-            self.fill(now, ended);
-        }
+    pub fn event(&mut self, token: Token) -> Option<Outcome> {
+        let key = token.0.checked_sub(self.first_token)?;
+        let verdict = self.running.get_mut(key)?.step()?;
+        Some(self.end(key, verdict))
     }
 
     /// Ends the probes whose time is up.
-    pub fn expire(&mut self, now: Instant, ended: &mut Vec<Outcome>) {
+    pub fn expire(&mut self, now: Instant) -> Vec<Outcome> {
         let late: Vec<usize> = self.running.iter().filter(|(_, r)| r.deadline <= now).map(|(key, _)| key).collect();
-        for key in late {
+        let expired = late.into_iter().map(|key| {
             let what = match self.running[key].phase {
-                Phase::Connecting => "connect",
+                Phase::Connecting => "connection",
                 Phase::Talking { .. } => "answer",
             };
-            self.end(key, Err(format!("no {what} within {} ms", limits::PROBE_TIMEOUT_MS)), ended);
-        }
-        self.fill(now, ended);
+            let time = self.running[key].timeout_ms;
+            self.end(key, Err(format!("no {what} within {time} ms")))
+        });
+        expired.collect()
     }
 
     /// When [`Probes::expire`] has work next.
@@ -98,18 +86,7 @@ impl Probes {
         self.running.iter().map(|(_, r)| r.deadline).min()
     }
 
-    fn fill(&mut self, now: Instant, ended: &mut Vec<Outcome>) {
-        while self.running.len() < limits::PROBES_MAX
-            && let Some(probe) = self.waiting.pop_front()
-        {
-            let backend = probe.backend;
-            if let Err(e) = self.open(probe, now) {
-                ended.push(Outcome { backend, verdict: Err(e.to_string()) });
-            }
-        }
-    }
-
-    fn open(&mut self, probe: Probe, now: Instant) -> io::Result<()> {
+    fn open(&mut self, probe: &Probe, now: Instant) -> io::Result<()> {
         let entry = self.running.vacant_entry();
         let token = Token(self.first_token + entry.key());
         let both = Interest::READABLE | Interest::WRITABLE;
@@ -125,20 +102,21 @@ impl Probes {
                 (Socket::Unix(socket), "localhost".to_owned())
             }
         };
-        let request = probe.path.map_or_else(Vec::new, |path| request(&path, &host));
-        let deadline = now + Duration::from_millis(limits::PROBE_TIMEOUT_MS);
-        entry.insert(Running { backend: probe.backend, socket, request, phase: Phase::Connecting, deadline });
+        let request = probe.path.as_ref().map_or_else(Vec::new, |path| request(path, &host));
+        let (timeout_ms, backend) = (probe.timeout_ms, probe.backend);
+        let deadline = now + Duration::from_millis(timeout_ms);
+        entry.insert(Running { backend, socket, request, phase: Phase::Connecting, deadline, timeout_ms });
         Ok(())
     }
 
-    fn end(&mut self, key: usize, verdict: Result<(), String>, ended: &mut Vec<Outcome>) {
+    fn end(&mut self, key: usize, verdict: Result<(), String>) -> Outcome {
         let mut running = self.running.remove(key);
         // Closing the socket takes it out of the poll as well; a failure here changes nothing.
         let _ = match &mut running.socket {
             Socket::Tcp(socket) => self.registry.deregister(socket),
             Socket::Unix(socket) => self.registry.deregister(socket),
         };
-        ended.push(Outcome { backend: running.backend, verdict });
+        Outcome { backend: running.backend, verdict }
     }
 }
 
@@ -274,9 +252,9 @@ mod tests {
         let mut poll = mio::Poll::new().expect("a poll");
         let registry = poll.registry().try_clone().expect("a registry");
         let mut all = Probes::new(registry, 100);
-        let (mut ended, count) = (Vec::new(), probes.len());
-        for probe in probes {
-            all.start(probe, Instant::now(), &mut ended);
+        let (mut ended, count): (Vec<Outcome>, usize) = (Vec::new(), probes.len());
+        for probe in &probes {
+            ended.extend(all.start(probe, Instant::now()));
         }
         let mut events = mio::Events::with_capacity(64);
         let begin = Instant::now();
@@ -284,10 +262,10 @@ mod tests {
             assert!(begin.elapsed() < Duration::from_secs(10), "probes end");
             poll.poll(&mut events, Some(Duration::from_millis(100))).expect("polled");
             for event in &events {
-                all.event(event.token(), Instant::now(), &mut ended);
+                ended.extend(all.event(event.token()));
             }
             if events.is_empty() {
-                all.expire(Instant::now() + skip, &mut ended);
+                ended.extend(all.expire(Instant::now() + skip));
             }
         }
         assert_eq!(all.deadline(), None);
@@ -296,7 +274,7 @@ mod tests {
     }
 
     fn probe(endpoint: Endpoint, path: Option<&str>) -> Probe {
-        Probe { backend: BackendId(7), endpoint, path: path.map(str::to_owned) }
+        Probe { backend: BackendId(7), endpoint, path: path.map(str::to_owned), timeout_ms: 5000 }
     }
 
     /// A server that sends each piece of `answer` after reading the request's end.
@@ -358,10 +336,10 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_server_runs_out_of_time_and_more_than_fit_wait_in_line() {
+    fn a_silent_server_runs_out_of_time() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let there = Endpoint::Ip(listener.local_addr().expect("an address"));
-        let many = vec![probe(there, Some("/")); limits::PROBES_MAX + 10];
+        let many = vec![probe(there, Some("/")); 20];
         let ended = run(many, Duration::from_secs(6));
         assert!(ended.iter().all(|o| o.verdict.as_ref().is_err_and(|why| why.contains("within 5000 ms"))));
     }

@@ -28,7 +28,14 @@ impl Signals {
     /// # Errors
     /// No descriptors to be had.
     pub fn install() -> io::Result<Signals> {
-        let mut pipes = Vec::new();
+        Signals::install_with(Vec::new())
+    }
+
+    /// The same, and `pipes` on which each byte is one signal too.
+    ///
+    /// # Errors
+    /// No descriptors to be had.
+    pub fn install_with(mut pipes: Vec<(Signal, UnixStream)>) -> io::Result<Signals> {
         for (number, signal) in
             [(SIGHUP, Signal::Reload), (SIGTERM, Signal::Stop), (SIGINT, Signal::Stop), (SIGUSR1, Signal::Reopen)]
         {

@@ -7,12 +7,12 @@
 
 use super::lock::Lock;
 use crate::limits;
+use crate::worker::net::unix;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 use slab::Slab;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -138,7 +138,15 @@ impl ControlSocket {
         self.lines.pop_front()
     }
 
-    /// Sends the answer, one line without its line feed, and goes on reading.
+    /// Changes the permission bits.
+    ///
+    /// # Errors
+    /// The file is gone, or no longer ours.
+    pub fn set_mode(&self, mode: u32) -> io::Result<()> {
+        std::fs::set_permissions(&self.path, std::fs::Permissions::from_mode(mode))
+    }
+
+    /// Sends the answer, one line with its line feed, and goes on reading.
     pub fn answer(&mut self, client: ClientId, line: &[u8], now: Instant) {
         let Some(asking) = self.clients.get_mut(client.key).filter(|c| c.serial == client.serial) else { return };
         asking.say(line, now);
@@ -190,7 +198,7 @@ impl ControlSocket {
             match silent.min_by_key(|(_, c)| c.since).map(|(key, _)| key) {
                 Some(key) => self.drop_client(key, "another client needs the place"),
                 None => {
-                    let _ = stream.write(&[&(self.refuse)("too many clients")[..], b"\n"].concat());
+                    let _ = stream.write(&(self.refuse)("too many clients"));
                     return;
                 }
             }
@@ -239,7 +247,7 @@ impl ControlSocket {
         tracing::warn!("control socket: client (uid {}, pid {}) dropped: {why}", client.peer.uid, client.peer.pid);
         // Only where it begins a line; what does not fit the socket is lost.
         if client.sent == client.output.len() {
-            let _ = client.stream.write(&[&(self.refuse)(why)[..], b"\n"].concat());
+            let _ = client.stream.write(&(self.refuse)(why));
         }
     }
 }
@@ -259,7 +267,6 @@ enum Gone {
 impl Client {
     fn say(&mut self, line: &[u8], now: Instant) {
         self.output.extend_from_slice(line);
-        self.output.push(b'\n');
         self.phase = Phase::Writing;
         self.since = now;
     }
@@ -380,13 +387,9 @@ fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {
 }
 
 fn peer_of(stream: &UnixStream) -> Peer {
-    let mut cred = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
-    let mut len = size_of::<libc::ucred>() as libc::socklen_t;
-    // SAFETY: `cred` and `len` are valid for writing and of the size that is said; a failure leaves "nobody".
-    unsafe {
-        libc::getsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut cred).cast(), &raw mut len);
-    }
-    Peer { uid: cred.uid, pid: cred.pid }
+    // Connected, so it has one; without it, nobody.
+    let (uid, pid) = unix::peer(stream).unwrap_or((u32::MAX, 0));
+    Peer { uid, pid }
 }
 
 #[cfg(test)]
@@ -405,9 +408,9 @@ mod tests {
             let path = std::env::temp_dir().join(format!("ringway-{name}-{}.sock", std::process::id()));
             let poll = mio::Poll::new().expect("a poll");
             let registry = poll.registry().try_clone().expect("a registry");
-            let refuse = |why: &str| format!("no: {why}").into_bytes();
+            let refuse = |why: &str| format!("no: {why}\n").into_bytes();
             let socket =
-                ControlSocket::open(&path, 0o600, (registry, Token(5)), b"hello".to_vec(), refuse).expect("opened");
+                ControlSocket::open(&path, 0o600, (registry, Token(5)), b"hello\n".to_vec(), refuse).expect("opened");
             Loop { poll, socket }
         }
 
@@ -426,7 +429,7 @@ mod tests {
                 self.socket.event(event.token(), now);
             }
             while let Some(line) = self.socket.next_line() {
-                let answer = line.bytes.to_ascii_uppercase();
+                let answer = [&line.bytes.to_ascii_uppercase()[..], b"\n"].concat();
                 self.socket.answer(line.client, &answer, now);
             }
             self.socket.expire(now);
@@ -532,7 +535,7 @@ mod tests {
         let line = control.socket.next_line().expect("a line");
         control.socket.drop_client(line.client.key, "test");
         let other = control.connect();
-        control.socket.answer(line.client, b"secret", Instant::now());
+        control.socket.answer(line.client, b"secret\n", Instant::now());
         assert_eq!(lines(&other), ["hello"]);
     }
 

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -26,7 +26,6 @@ struct Running {
 struct Shared {
     name: &'static str,
     ended: AtomicBool,
-    served: AtomicU64,
     connections: Mutex<HashMap<u64, TcpStream>>,
 }
 
@@ -50,11 +49,6 @@ impl Backend {
     /// Who it says it is.
     pub fn name(&self) -> &'static str {
         self.name
-    }
-
-    /// Requests answered in this life.
-    pub fn served(&self) -> u64 {
-        self.running.as_ref().map_or(0, |r| r.shared.served.load(Relaxed))
     }
 
     /// Ends it as a crash would: connections are cut, new ones are refused.
@@ -92,12 +86,7 @@ impl Shared {
 }
 
 fn run(name: &'static str, listener: TcpListener) -> io::Result<Running> {
-    let shared = Arc::new(Shared {
-        name,
-        ended: AtomicBool::new(false),
-        served: AtomicU64::new(0),
-        connections: Mutex::default(),
-    });
+    let shared = Arc::new(Shared { name, ended: AtomicBool::new(false), connections: Mutex::default() });
     let theirs = shared.clone();
     let thread = std::thread::Builder::new().name(format!("demo-{name}")).spawn(move || accept(&listener, &theirs))?;
     Ok(Running { shared, thread })
@@ -136,8 +125,6 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
             shared.name
         );
         let body = if request.head.starts_with("HEAD ") { "" } else { &body };
-        // Counted before the answer is out, so that whoever has the answer sees it counted.
-        shared.served.fetch_add(1, Relaxed);
         (&*stream).write_all([head.as_bytes(), body.as_bytes()].concat().as_slice())?;
     }
     Ok(())
@@ -249,7 +236,6 @@ mod tests {
         assert!(text.contains("a body of 3 bytes"));
         let chunked = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;x\r\nabc\r\n1\r\nd\r\n0\r\nT: x\r\n\r\n";
         assert!(ask(&mut stream, chunked).contains("a body of 4 bytes"));
-        assert_eq!(backend.served(), 3);
 
         backend.kill();
         assert_eq!(stream.read(&mut [0; 1]).unwrap_or(0), 0, "the connection was cut");

@@ -1,6 +1,6 @@
 //! HTTP/1.1 as pure functions: bytes in, facts out. Nothing here waits, allocates per message, or looks at a clock.
 //!
-//! One head is judged once (`head`, with `field` and `target`; `framing`), one body is walked by one machine (`body`, `chunked`), one function per
+//! One head is judged once (`scan`, `head` with `field` and `target`, `framing`), one body is walked by one machine (`body`, `chunked`), one function per
 //! direction writes what goes on (`rewrite`), and one decides whether the connection lives (`persist`). What Ringway
 //! answers by itself is written by `reply`. Whose fault something is stands in the type: [`reject::Reject`] is the
 //! client's, [`reject::Failure`] the backend's.
@@ -15,6 +15,7 @@ pub mod persist;
 pub mod reject;
 pub mod reply;
 pub mod rewrite;
+pub mod scan;
 pub mod target;
 
 /// A range of bytes in a head. Heads are at most `limits::HEAD_BYTES_MAX` long, so 16 bits suffice.

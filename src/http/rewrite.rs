@@ -156,8 +156,9 @@ fn forwarding_fields(head: &RequestHead, bytes: &[u8], how: &RequestRewrite, out
     }
     if !sent(Known::XRequestId) {
         out.extend_from_slice(b"X-Request-Id: ");
+        let id = how.request_id.to_be_bytes();
         let digits: [u8; 32] =
-            std::array::from_fn(|i| b"0123456789abcdef"[(how.request_id >> (4 * (31 - i))) as usize & 15]);
+            std::array::from_fn(|i| b"0123456789abcdef"[usize::from(id[i / 2] >> (4 - i % 2 * 4) & 15)]);
         extend(out, &[&digits, b"\r\n"]);
     }
 }
@@ -272,9 +273,21 @@ fn values(fields: &Fields, known: Known, bytes: &[u8], more: bool, out: &mut Vec
 }
 
 fn address(address: Option<IpAddr>, out: &mut Vec<u8>) {
-    if let Some(ip) = address {
+    match address.map(|ip| ip.to_canonical()) {
+        None => {}
+        // By far the most frequent, twice in every request, and the formatter is ten times as slow.
+        Some(IpAddr::V4(ip)) => {
+            for (i, octet) in ip.octets().into_iter().enumerate() {
+                if i > 0 {
+                    out.push(b'.');
+                }
+                number(octet.into(), out);
+            }
+        }
         // Writing into a vector cannot fail.
-        let _ = write!(out, "{}", ip.to_canonical());
+        Some(IpAddr::V6(ip)) => {
+            let _ = write!(out, "{ip}");
+        }
     }
 }
 

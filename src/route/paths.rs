@@ -23,6 +23,9 @@ pub(super) struct Prefix {
     route: u32,
 }
 
+/// A checked prefix and the number of its route.
+pub(super) type NewPrefix = (Box<[u8]>, u32);
+
 /// The path part of a route as it is matched: `/` for an empty one.
 ///
 /// # Errors
@@ -43,7 +46,7 @@ impl Paths {
     ///
     /// # Errors
     /// Pairs of routes that have the same prefix, the smaller number first.
-    pub(super) fn build(mut prefixes: Vec<(Box<[u8]>, u32)>) -> Result<Paths, Vec<(u32, u32)>> {
+    pub(super) fn build(mut prefixes: Vec<NewPrefix>) -> Result<Paths, Vec<(u32, u32)>> {
         prefixes.sort();
         let twice: Vec<_> = prefixes.windows(2).filter(|w| w[0].0 == w[1].0).map(|w| (w[0].1, w[1].1)).collect();
         if !twice.is_empty() {

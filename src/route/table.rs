@@ -2,8 +2,9 @@
 
 use super::health::Cells;
 use super::host::{self, Pattern};
-use super::paths::{self, Paths};
+use super::paths::{self, NewPrefix, Paths};
 use super::{BackendId, ClusterId, Endpoint};
+use crate::limits;
 use crate::limits::HOST_BYTES_MAX;
 use rustc_hash::FxHashMap;
 use std::fmt;
@@ -40,11 +41,15 @@ pub struct Policy {
     pub connect_timeout: u32,
     /// Seconds from the request sent to the response head.
     pub head_timeout: u32,
-    /// Seconds of silence in a body, either direction.
+    /// Seconds of silence of the backend: in a response body, or while it takes no bytes of a request's.
     pub body_timeout: u32,
+    /// Seconds of silence of the client: in a request body, or while it takes no bytes of a response's.
+    pub client_body_timeout: u32,
+    /// Bytes per second a request body must come with after the grace; 0 is off.
+    pub client_rate_min: u64,
     /// Seconds of silence in a tunnel.
     pub tunnel_timeout: u32,
-    /// Largest request body in bytes.
+    /// Largest request body in bytes; [`u64::MAX`] is no limit.
     pub body_max: u64,
     /// Attempts after the first.
     pub retries: u32,
@@ -56,6 +61,27 @@ pub struct Policy {
     pub on_timeout: OnTimeout,
     /// Path that recovery probes ask for with GET; `None` is a plain connect.
     pub probe_path: Option<String>,
+}
+
+impl Default for Policy {
+    /// What governs where the operator says nothing.
+    fn default() -> Policy {
+        Policy {
+            balance: Balance::default(),
+            connect_timeout: limits::CONNECT_SECONDS,
+            head_timeout: limits::BACKEND_HEAD_SECONDS,
+            body_timeout: limits::BODY_SECONDS,
+            client_body_timeout: limits::BODY_SECONDS,
+            client_rate_min: limits::CLIENT_RATE_MIN,
+            tunnel_timeout: limits::TUNNEL_SECONDS,
+            body_max: u64::MAX,
+            retries: limits::RETRIES,
+            pool_idle: limits::POOL_IDLE_SECONDS,
+            pool_max: limits::POOL_DEFAULT,
+            on_timeout: OnTimeout::default(),
+            probe_path: None,
+        }
+    }
 }
 
 /// One endpoint of a cluster.
@@ -148,7 +174,7 @@ impl RouteTable {
     /// All routes that have a host or path that can never match, or that say the same as another.
     pub fn build(clusters: Vec<Arc<Cluster>>, mut routes: Vec<NewRoute>) -> Result<RouteTable, Vec<BadRoute>> {
         routes.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut hosts: FxHashMap<Pattern, Vec<(Box<[u8]>, u32)>> = FxHashMap::default();
+        let mut hosts: FxHashMap<Pattern, Vec<NewPrefix>> = FxHashMap::default();
         let mut bad = Vec::new();
         for (index, route) in routes.iter().enumerate() {
             match (host::pattern(&route.host), paths::check(&route.path)) {
@@ -281,19 +307,7 @@ pub(crate) mod tests {
 
     /// The policy of a cluster that says nothing.
     pub(crate) fn policy(balance: Balance) -> Policy {
-        Policy {
-            balance,
-            connect_timeout: 3,
-            head_timeout: 30,
-            body_timeout: 30,
-            tunnel_timeout: 3600,
-            body_max: u64::MAX,
-            retries: 3,
-            pool_idle: 4,
-            pool_max: 64,
-            on_timeout: OnTimeout::Silent,
-            probe_path: None,
-        }
+        Policy { balance, pool_max: 64, ..Policy::default() }
     }
 
     /// A cluster with one backend per weight, named b0, b1, ...

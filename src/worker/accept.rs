@@ -42,6 +42,8 @@ impl<N: Net> Counted<N> {
 impl<N: Net> Drop for Counted<N> {
     fn drop(&mut self) {
         self.0.connections.set(self.0.connections.get() - 1);
+        self.0.left.set(self.0.left.get().wrapping_add(1));
+        self.0.wake_waiting();
         self.0.look_for_end();
     }
 }
@@ -87,9 +89,13 @@ where
         let mut batch = Vec::with_capacity(limits::ACCEPT_BATCH);
         loop {
             // At the limit the longest idle connection makes room; without one, newcomers wait in the kernel's queue.
-            while core.connections.get() >= core.view().settings.connections_per_worker {
-                core.idle.end_oldest(&core.net);
-                core.next_tick().await;
+            loop {
+                let (now, most) = (core.connections.get(), core.view().settings.connections_per_worker);
+                if now < most {
+                    break;
+                }
+                core.idle.end_oldest(&core.net, now - most + (most / 64).clamp(1, limits::ACCEPT_BATCH));
+                core.next_change().await;
             }
             let result = core.net.accept(&listener, &mut batch).await;
             for accepted in batch.drain(..) {
@@ -101,8 +107,8 @@ where
                 Err(_) => {
                     // No descriptors (EMFILE, ENFILE) or no memory: trying again at once would only spin.
                     add(&core.stats.accept_failures, 1);
-                    core.idle.end_oldest(&core.net);
-                    core.next_tick().await;
+                    core.idle.end_oldest(&core.net, limits::ACCEPT_BATCH);
+                    core.next_change().await;
                 }
             }
         }

@@ -4,7 +4,7 @@ use super::Core;
 use super::buffers::{Buf, Class};
 use super::clusters::{LocalBackend, LocalCluster, Sent, add};
 use super::deadlines::{Aim, Dir, SlotGuard};
-use super::net::{How, Net, Stream};
+use super::net::{How, Net, Stream, is_local};
 use super::relay::{self, Delivered, First, Pace, Uploaded};
 use super::session::{End, Rest, Tally, Turn};
 use crate::exchange::{Exchange, Next, Reason, Trouble};
@@ -36,6 +36,8 @@ pub(super) struct Flow<'a> {
     asked: &'a [u8],
     pub(super) body_max: u64,
     pub(super) body_timeout: u32,
+    pub(super) client_timeout: u32,
+    pub(super) client_rate_min: u64,
     head_timeout: u32,
     pub(super) upload_encoding: Encoding,
     /// The whole request is with the backend.
@@ -44,6 +46,8 @@ pub(super) struct Flow<'a> {
     head_seen: Cell<bool>,
     /// The upload has ended: the time to the response head counts.
     head_due: Cell<bool>,
+    /// The client waits for a 100 before it sends its body: until then its silence is the backend's.
+    expecting: Cell<bool>,
     /// An interim or own response is being sent: the watch of this direction is the client's.
     answering: Cell<bool>,
     /// The upload is sending to the backend.
@@ -65,8 +69,27 @@ impl Flow<'_> {
         }
     }
 
-    /// An interim response is out: the watch is the backend's again.
+    /// The upload waits for bytes of the client now.
+    pub(super) fn wait_for_body(&self, slot: &SlotGuard) {
+        if self.expecting.get() {
+            slot.arm(Dir::Up, Aim::Backend, self.head_timeout);
+        } else {
+            slot.arm(Dir::Up, Aim::ClientRead, self.client_timeout);
+            slot.reading(true, 0, self.client_rate_min);
+        }
+    }
+
+    /// The upload has got this many bytes.
+    pub(super) fn body_came(&self, slot: &SlotGuard, bytes: usize) {
+        self.expecting.set(false);
+        slot.reading(false, bytes, self.client_rate_min);
+    }
+
+    /// An interim response is out: the watch is the backend's again, and a client that waited for it may send.
     fn interim_sent(&self, slot: &SlotGuard) {
+        if self.expecting.replace(false) && !self.uploaded.get() && !self.stopping.get() {
+            self.wait_for_body(slot);
+        }
         self.answering.set(false);
         if self.head_due.get() {
             self.wait_for_head(slot);
@@ -160,6 +183,8 @@ pub(super) async fn attempt<N: Net, C: Stream>(
         asked: turn.head.upgrade.of(buf.filled()),
         body_max: policy.body_max,
         body_timeout: policy.body_timeout,
+        client_timeout: policy.client_body_timeout,
+        client_rate_min: policy.client_rate_min,
         head_timeout: policy.head_timeout,
         upload_encoding: encoding(turn.head.framing),
         uploaded: Cell::new(body.is_done()),
@@ -168,6 +193,7 @@ pub(super) async fn attempt<N: Net, C: Stream>(
         answering: Cell::new(false),
         sending: Cell::new(false),
         backend_reset: Cell::new(false),
+        expecting: Cell::new(turn.head.expect_continue && buf.len() == turn.head.bytes),
         stopping: Cell::new(false),
         refusal: Cell::new(None),
     };
@@ -188,6 +214,7 @@ pub(super) async fn attempt<N: Net, C: Stream>(
         let (up, down) = relay::both(up, down, stop).await;
         match up {
             Uploaded::Done(behind) => (Rest::Other(behind), down),
+            Uploaded::DoneInHead { behind } => (Rest::Taken(buf.len() - behind), down),
             // What the upload has thrown away need not be waited for again.
             Uploaded::Stopped { drained } => {
                 let end = if matches!(down, Down::Cut) { End::Reset } else { End::Close { linger: !drained } };
@@ -202,7 +229,7 @@ pub(super) async fn attempt<N: Net, C: Stream>(
                 && !core.is_draining()
                 && let Some(stream) = lease.take()
             {
-                backend.pool.check_in(stream, slot.now(), policy.pool_idle, said, policy.pool_max);
+                core.check_in(backend, stream, policy, said);
             }
             if persist {
                 return Outcome::End(End::Next(rest));
@@ -332,9 +359,13 @@ async fn connect<N: Net, C: Stream>(
             lease.stream = Some(stream);
             Ok(())
         }
-        Err(_) => {
+        Err(error) => {
             slot.backend(None);
-            Err(if slot.fired(Dir::Down) { Trouble::ConnectTimeout } else { Trouble::Connect })
+            Err(match error {
+                _ if slot.fired(Dir::Down) => Trouble::ConnectTimeout,
+                error if is_local(&error) => Trouble::Busy,
+                _ => Trouble::Connect,
+            })
         }
     }
 }
@@ -446,6 +477,7 @@ async fn final_head<N: Net, C: Stream>(
                 if request.version == Version::Http11 {
                     flow.answering.set(true);
                     if !interim(turn, head, &buf, tally).await {
+                        slot.lose_client();
                         break Trouble::ClosedInHead;
                     }
                     flow.interim_sent(slot);

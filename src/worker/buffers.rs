@@ -194,6 +194,16 @@ impl Pool {
         }
     }
 
+    /// An empty buffer for this many bytes. A large one is given also beyond `limits::BUFFERS_LARGE_MAX`: the bytes stand
+    /// in another large one already, so there are at most twice as many.
+    pub fn take_for(&self, bytes: usize) -> Buf {
+        if bytes <= Class::Small.bytes() - limits::BUFFER_HEADROOM - limits::BUFFER_TAIL {
+            self.small.take(Class::Small)
+        } else {
+            self.large.take(Class::Large)
+        }
+    }
+
     /// An empty large buffer, or none if `limits::BUFFERS_LARGE_MAX` are out.
     pub fn take_large(&self) -> Option<Buf> {
         (self.large.in_use.get() < limits::BUFFERS_LARGE_MAX).then(|| self.large.take(Class::Large))

@@ -4,12 +4,12 @@
 
 use super::Core;
 use super::net::{Net, Stream};
-use super::pool::Pool;
+use super::pool::{Keep, Pool};
 use crate::event::FromWorker;
 use crate::exchange::Blame;
 use crate::route::balance::{Balancer, Tried};
 use crate::route::health::{Cells, CoreCell};
-use crate::route::table::Cluster;
+use crate::route::table::{Cluster, Policy};
 use crate::route::{BackendId, ClusterId, Endpoint};
 use rustc_hash::FxHashMap;
 use std::cell::{Cell, RefCell};
@@ -103,11 +103,12 @@ pub struct Sent {
 pub struct Clusters<S> {
     clusters: RefCell<FxHashMap<ClusterId, Rc<LocalCluster<S>>>>,
     backends: RefCell<FxHashMap<BackendId, Rc<LocalBackend<S>>>>,
+    pooled: Rc<Cell<usize>>,
 }
 
 impl<S> Default for Clusters<S> {
     fn default() -> Self {
-        Clusters { clusters: RefCell::default(), backends: RefCell::default() }
+        Clusters { clusters: RefCell::default(), backends: RefCell::default(), pooled: Rc::default() }
     }
 }
 
@@ -126,7 +127,7 @@ impl<S: Stream> Clusters<S> {
                     id: backend.id,
                     name: backend.name.clone(),
                     endpoint: backend.endpoint.clone(),
-                    pool: Pool::default(),
+                    pool: Pool::new(self.pooled.clone()),
                     cells: backend.cells.clone(),
                     core,
                     heads: Cell::new(0),
@@ -160,7 +161,8 @@ impl<S: Stream> Clusters<S> {
     /// One tick: closes pooled connections that have idled too long or that the backend has closed. Returns how many
     /// are left.
     pub fn tick<N: Net<Stream = S>>(&self, net: &N, now: u32) -> usize {
-        self.backends.borrow().values().map(|backend| backend.pool.tick(net, now)).sum()
+        self.backends.borrow().values().for_each(|backend| backend.pool.tick(net, now));
+        self.pooled.get()
     }
 
     /// Closes all pooled connections.
@@ -188,6 +190,19 @@ impl<N: Net> Core<N> {
         Some((index, cluster.backends[index].clone()))
     }
 
+    /// Puts a backend connection that may be used again into its pool.
+    pub(super) fn check_in(
+        &self,
+        backend: &LocalBackend<N::Stream>,
+        stream: N::Stream,
+        policy: &Policy,
+        said: Option<u32>,
+    ) {
+        let most_of_all = self.view().settings.pooled_per_worker;
+        let keep = Keep { seconds: policy.pool_idle, said, most: policy.pool_max, most_of_all };
+        backend.pool.check_in(stream, self.slots.now(), keep);
+    }
+
     /// Books a failure and tells control: the cell first, then a hint, then the doorbell.
     pub(super) fn blame(&self, backend: &LocalBackend<N::Stream>, blame: Blame, sent: Sent) {
         let cell = backend.cell();
@@ -205,7 +220,7 @@ impl<N: Net> Core<N> {
         if blame != Blame::Timeout {
             set(&cell.failures_in_row, cell.failures_in_row.load(Ordering::Relaxed).saturating_add(1));
         }
-        if cell.reported.swap(1, Ordering::AcqRel) == 0 {
+        if cell.reported.swap(1, Ordering::SeqCst) == 0 {
             self.tell(FromWorker::Report { core: self.index, backend: backend.id });
         }
     }

@@ -256,6 +256,11 @@ impl SlotGuard {
         self.with(|slot| slot.waiting_since.set(NEVER));
     }
 
+    /// The client has gone, as a send to it has found.
+    pub fn lose_client(&self) {
+        self.with(|slot| slot.client_gone.set(true));
+    }
+
     /// Whether the client was found gone.
     pub fn client_gone(&self) -> bool {
         self.with(|slot| slot.client_gone.get())

@@ -5,7 +5,7 @@
 
 use super::net::{Handle, How, Net};
 use slab::Slab;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 #[derive(Debug)]
@@ -13,6 +13,7 @@ struct Entry {
     client: Handle,
     since: u32,
     until: u32,
+    ended: Cell<bool>,
 }
 
 /// All idle connections of one core.
@@ -30,7 +31,7 @@ impl IdleRoom {
     /// Enters; the connection is ended at tick `until` unless the guard is dropped before.
     pub fn enter(self: &Rc<Self>, client: Handle, now: u32, seconds: u32) -> IdleGuard {
         let until = now.saturating_add(seconds).saturating_add(1);
-        let key = self.list.borrow_mut().insert(Entry { client, since: now, until });
+        let key = self.list.borrow_mut().insert(Entry { client, since: now, until, ended: Cell::new(false) });
         IdleGuard { room: self.clone(), key }
     }
 
@@ -50,14 +51,18 @@ impl IdleRoom {
         }
     }
 
-    /// Ends the one that has idled longest, to make room for a new connection; `false` if there is none.
-    pub fn end_oldest<N: Net>(&self, net: &N) -> bool {
+    /// Ends the `n` that have idled longest, to make room for new connections.
+    pub fn end_oldest<N: Net>(&self, net: &N, n: usize) {
         let list = self.list.borrow();
-        let oldest = list.iter().min_by_key(|(_, entry)| entry.since);
-        if let Some((_, entry)) = oldest {
+        let mut idle: Vec<&Entry> = list.iter().map(|(_, entry)| entry).filter(|entry| !entry.ended.get()).collect();
+        if n < idle.len() {
+            idle.select_nth_unstable_by_key(n, |entry| entry.since);
+            idle.truncate(n);
+        }
+        for entry in idle {
+            entry.ended.set(true);
             net.shutdown(entry.client, How::Both);
         }
-        oldest.is_some()
     }
 }
 

@@ -95,6 +95,16 @@ pub struct Links {
     pub log: Queue,
 }
 
+/// A core's own hold on the snapshot: counted without touching the count that all cores share.
+struct View(Arc<Snapshot>);
+
+impl std::ops::Deref for View {
+    type Target = Snapshot;
+    fn deref(&self) -> &Snapshot {
+        &self.0
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Drain {
     idle_until: u32,
@@ -111,7 +121,7 @@ pub struct Core<N: Net> {
     ring_control: Arc<dyn Fn() + Send + Sync>,
     stats: Arc<CoreStats>,
     log: RefCell<Queue>,
-    view: RefCell<Rc<Arc<Snapshot>>>,
+    view: RefCell<Rc<View>>,
     buffers: Rc<Pool>,
     slots: Rc<Slots>,
     idle: Rc<IdleRoom>,
@@ -125,7 +135,11 @@ pub struct Core<N: Net> {
     random: Cell<u64>,
     date: Cell<[u8; 29]>,
     unix_seconds: Cell<u64>,
-    waiting_for_tick: RefCell<Vec<Waker>>,
+    /// Counts connections that have ended.
+    left: Cell<u32>,
+    waiting_for_change: RefCell<Vec<Waker>>,
+    /// Snapshots that found the channel to control full.
+    retired: RefCell<Vec<Arc<Snapshot>>>,
     waiting_for_end: RefCell<Option<Waker>>,
 }
 
@@ -142,7 +156,7 @@ pub async fn run<N: Net, G: Gate<N>>(net: N, gate: G, links: Links, listeners: V
     core.log.borrow_mut().flush();
     // This message is no hint: it waits for room in the channel.
     while core.outbox.try_send(FromWorker::Drained { core: core.index, cut: core.cut.get() }).is_err() {
-        core.next_tick().await;
+        core.next_change().await;
     }
     (core.ring_control)();
 }
@@ -204,7 +218,7 @@ impl<N: Net> Core<N> {
     fn new(net: N, links: Links) -> Core<N> {
         let core = Core {
             index: links.core,
-            view: RefCell::new(Rc::new(links.publisher.current())),
+            view: RefCell::new(Rc::new(View(links.publisher.current()))),
             publisher: links.publisher,
             inbox: links.inbox,
             outbox: links.outbox,
@@ -223,7 +237,9 @@ impl<N: Net> Core<N> {
             random: Cell::new(net.seed()),
             date: Cell::new([b' '; 29]),
             unix_seconds: Cell::new(0),
-            waiting_for_tick: RefCell::default(),
+            left: Cell::new(0),
+            waiting_for_change: RefCell::default(),
+            retired: RefCell::default(),
             waiting_for_end: RefCell::default(),
             net,
         };
@@ -232,7 +248,7 @@ impl<N: Net> Core<N> {
     }
 
     /// The snapshot to go by. Not to be held across an await: control waits for old ones to come back.
-    fn view(&self) -> Rc<Arc<Snapshot>> {
+    fn view(&self) -> Rc<View> {
         self.view.borrow().clone()
     }
 
@@ -242,10 +258,11 @@ impl<N: Net> Core<N> {
         }
         let next = self.publisher.current();
         let epoch = next.epoch;
-        let old = self.view.replace(Rc::new(next));
+        let old = self.view.replace(Rc::new(View(next)));
         // Nobody holds a view across an await, so this is the only one; control frees what is behind it.
-        if let Ok(old) = Rc::try_unwrap(old) {
-            self.tell(FromWorker::Retired(old));
+        if let Ok(View(old)) = Rc::try_unwrap(old) {
+            self.retired.borrow_mut().push(old);
+            self.retire();
         }
         self.stats.epoch.store(epoch, Ordering::Release);
     }
@@ -273,7 +290,8 @@ impl<N: Net> Core<N> {
         }
         self.log.borrow_mut().flush();
         self.count(now, pooled);
-        self.waiting_for_tick.borrow_mut().drain(..).for_each(Waker::wake);
+        self.retire();
+        self.wake_waiting();
     }
 
     fn count(&self, now: u32, pooled: usize) {
@@ -297,17 +315,50 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Waits until the next tick.
-    async fn next_tick(&self) {
-        let now = self.slots.now();
+    /// Waits until a connection has ended, or for the next tick.
+    async fn next_change(&self) {
+        let before = (self.slots.now(), self.left.get());
         poll_fn(|cx| {
-            if self.slots.now() != now {
+            if (self.slots.now(), self.left.get()) != before {
                 return Poll::Ready(());
             }
-            self.waiting_for_tick.borrow_mut().push(cx.waker().clone());
+            self.waiting_for_change.borrow_mut().push(cx.waker().clone());
             Poll::Pending
         })
         .await
+    }
+
+    fn wake_waiting(&self) {
+        self.waiting_for_change.borrow_mut().drain(..).for_each(Waker::wake);
+    }
+
+    /// Lets every other task of this core that can run go first.
+    async fn let_others_run(&self) {
+        let mut passed = false;
+        poll_fn(|cx| {
+            if std::mem::replace(&mut passed, true) {
+                return Poll::Ready(());
+            }
+            // A task that wakes itself is put in front of the queue; one that another task wakes is put behind it.
+            let waker = cx.waker().clone();
+            self.net.spawn(async move { waker.wake() });
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Sends replaced snapshots to control, which frees them: a table of 100,000 routes takes its time.
+    fn retire(&self) {
+        let mut retired = self.retired.borrow_mut();
+        while let Some(snapshot) = retired.pop() {
+            if let Err(full) = self.outbox.try_send(FromWorker::Retired(snapshot)) {
+                if let FromWorker::Retired(snapshot) = full.into_inner() {
+                    retired.push(snapshot);
+                }
+                return;
+            }
+            (self.ring_control)();
+        }
     }
 
     /// A random number (splitmix64).

@@ -6,6 +6,7 @@
 
 use super::net::{Net, Stream};
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
 /// Ticks after which a limit that was learned by observation is forgotten.
 const LEARNED_TICKS: u32 = 60;
@@ -18,23 +19,38 @@ struct Idle<S> {
 
 /// The idle connections of one core to one backend.
 pub struct Pool<S> {
+    /// Idle connections of this core to all backends together.
+    all: Rc<Cell<usize>>,
     idle: RefCell<Vec<Idle<S>>>,
     /// Seconds after which the backend was seen to close an idle connection, and until which tick this is believed.
     learned: Cell<Option<(u32, u32)>>,
 }
 
-impl<S> Default for Pool<S> {
-    fn default() -> Self {
-        Pool { idle: RefCell::new(Vec::new()), learned: Cell::new(None) }
-    }
+/// How long and how many connections may idle.
+#[derive(Clone, Copy, Debug)]
+pub struct Keep {
+    /// Seconds, by the cluster's setting.
+    pub seconds: u32,
+    /// Seconds that the backend said it keeps them.
+    pub said: Option<u32>,
+    /// Connections of this core to this backend.
+    pub most: u32,
+    /// Connections of this core to all backends.
+    pub most_of_all: usize,
 }
 
 impl<S: Stream> Pool<S> {
+    /// An empty pool; `all` is shared by the pools of a core.
+    pub fn new(all: Rc<Cell<usize>>) -> Pool<S> {
+        Pool { all, idle: RefCell::new(Vec::new()), learned: Cell::new(None) }
+    }
+
     /// Takes the hottest connection that may still be used and was alive a moment ago: neither an end nor bytes wait on it.
     /// Bytes would be an answer to nothing, and the next client's answer would come from them.
     pub fn check_out<N: Net<Stream = S>>(&self, net: &N, now: u32) -> Option<S> {
         loop {
             let idle = self.idle.borrow_mut().pop()?;
+            self.all.set(self.all.get() - 1);
             if now < idle.until && net.quiet(idle.stream.handle()) {
                 return Some(idle.stream);
             }
@@ -42,21 +58,24 @@ impl<S: Stream> Pool<S> {
         }
     }
 
-    /// Puts a connection back that may be used again. `seconds` is the cluster's limit, `said` the backend's.
-    pub fn check_in(&self, stream: S, now: u32, seconds: u32, said: Option<u32>, most: u32) {
-        let learned = self.learned.get().filter(|(_, until)| now < *until).map(|(seconds, _)| seconds);
-        let backend_limit = [said, learned].into_iter().flatten().min().map(|s| s.saturating_sub(1));
-        let until = now.saturating_add(backend_limit.map_or(seconds, |limit| limit.min(seconds)));
+    /// Puts a connection back that may be used again; closes it where it may not be kept.
+    pub fn check_in(&self, stream: S, now: u32, keep: Keep) {
+        // What was said is a promise, kept a second below; what was seen is a guess, and within one tick it is never obeyed.
+        let said = keep.said.map(|seconds| seconds.saturating_sub(1));
+        let learned = self.learned.get().filter(|(_, until)| now < *until).map(|(age, _)| age.saturating_sub(1).max(1));
+        let seconds = [said, learned].into_iter().flatten().fold(keep.seconds, u32::min);
+        let until = now.saturating_add(seconds);
         let mut idle = self.idle.borrow_mut();
-        if until <= now || idle.len() >= most as usize {
+        if until <= now || idle.len() >= keep.most as usize || self.all.get() >= keep.most_of_all {
             drop(idle);
             return stream.close();
         }
+        self.all.set(self.all.get() + 1);
         idle.push(Idle { stream, since: now, until });
     }
 
-    /// Closes what has idled too long or was closed by the backend, and learns from the latter. Returns what is left.
-    pub fn tick<N: Net<Stream = S>>(&self, net: &N, now: u32) -> usize {
+    /// Closes what has idled too long or was closed by the backend, and learns from the latter.
+    pub fn tick<N: Net<Stream = S>>(&self, net: &N, now: u32) {
         let mut idle = self.idle.borrow_mut();
         let mut closed_ages: Option<(u32, u32)> = None;
         let mut oldest_alive = 0;
@@ -72,7 +91,10 @@ impl<S: Stream> Pool<S> {
             }
             !keep
         });
-        spent.for_each(|entry| entry.stream.close());
+        spent.for_each(|entry| {
+            self.all.set(self.all.get() - 1);
+            entry.stream.close();
+        });
         // An idle timeout closes at one age and spares nothing older; a restart closes connections of all ages.
         if let Some((least, most)) = closed_ages
             && most - least <= 1
@@ -80,11 +102,12 @@ impl<S: Stream> Pool<S> {
         {
             self.learned.set(Some((least, now.saturating_add(LEARNED_TICKS))));
         }
-        idle.len()
     }
 
     /// Closes all.
     pub fn close_all(&self) {
-        self.idle.borrow_mut().drain(..).for_each(|idle| idle.stream.close());
+        let mut idle = self.idle.borrow_mut();
+        self.all.set(self.all.get() - idle.len());
+        idle.drain(..).for_each(|entry| entry.stream.close());
     }
 }

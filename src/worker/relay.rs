@@ -77,6 +77,18 @@ pub(super) fn last_chunk(buf: &mut Buf, body: &Body) -> bool {
     buf.append(b"0\r\n") && buf.append(trailers) && buf.append(b"\r\n")
 }
 
+/// Bytes that one pump moves before it lets others run: on epoll, operations that need not wait end at once, and a fast
+/// download would keep the core for itself.
+const TURN_BYTES: usize = 1024 * 1024;
+
+async fn fair<N: Net>(core: &Core<N>, moved: &mut usize, bytes: usize) {
+    *moved += bytes;
+    if *moved >= TURN_BYTES {
+        *moved = 0;
+        core.let_others_run().await;
+    }
+}
+
 /// Chooses the buffer for the next read of a body.
 fn next_buffer<N: Net>(core: &Core<N>, used: Buf, body: &Body, was_full: bool) -> Buf {
     let large = was_full || body.remaining().is_some_and(|rest| rest > LARGE_FROM);
@@ -94,6 +106,8 @@ fn next_buffer<N: Net>(core: &Core<N>, used: Buf, body: &Body, was_full: bool) -
 pub(super) enum Uploaded {
     /// All of it is with the backend; the buffer holds what came behind.
     Done(Buf),
+    /// All of it is with the backend, and it ended in the buffer of its head: this many bytes stand behind it there.
+    DoneInHead { behind: usize },
     /// Not all of it. `drained`: what the client still sent was read and thrown away.
     Stopped { drained: bool },
 }
@@ -106,18 +120,18 @@ pub(super) async fn upload<N: Net, C: Stream>(
     mut body: Body,
     mut rest: &[u8],
 ) -> Uploaded {
-    let (core, slot, rules) = (turn.core, turn.slot, turn.rules);
+    let (core, slot) = (turn.core, turn.slot);
     let mut buf = core.buffers.take(Class::Small);
     let mut was_full = false;
+    let mut turn_bytes = 0;
     let refusal = loop {
         buf = next_buffer(core, buf, &body, was_full);
         if rest.is_empty() {
-            slot.arm(Dir::Up, Aim::ClientRead, flow.body_timeout);
-            slot.reading(true, 0, rules.rate_min);
+            flow.wait_for_body(slot);
             let received;
             (received, buf) = turn.stream.recv(buf).await;
             let n = received.unwrap_or(0);
-            slot.reading(false, n, rules.rate_min);
+            flow.body_came(slot, n);
             if flow.stopping.get() {
                 return discard(turn, buf, n).await;
             }
@@ -131,11 +145,11 @@ pub(super) async fn upload<N: Net, C: Stream>(
             }
             was_full = buf.spare() == 0;
         } else {
-            let n = rest.len().min(buf.spare());
-            let fits = buf.append(&rest[..n]);
+            let fits = buf.append(&rest[..rest.len().min(buf.spare())]);
             debug_assert!(fits);
-            rest = &rest[n..];
         }
+        let in_head = !rest.is_empty();
+        fair(core, &mut turn_bytes, buf.len()).await;
         let piece = match body.decode(buf.filled_mut()) {
             Ok(piece) => piece,
             Err(fault) => break (400, Reason::Rejected(fault.fault)),
@@ -143,10 +157,14 @@ pub(super) async fn upload<N: Net, C: Stream>(
         if body.payload_bytes() > flow.body_max {
             break (413, Reason::BodyTooLarge);
         }
-        let behind = (piece.consumed < buf.len()).then(|| {
-            let mut behind = core.buffers.take(buf.class());
-            let fits = behind.append(&buf.filled()[piece.consumed..]);
-            debug_assert!(fits, "same class");
+        if in_head {
+            rest = &rest[piece.consumed..];
+        }
+        let behind = (!in_head && piece.consumed < buf.len()).then(|| {
+            let bytes = &buf.filled()[piece.consumed..];
+            let mut behind = core.buffers.take_for(bytes.len());
+            let fits = behind.append(bytes);
+            debug_assert!(fits, "taken for as many");
             behind
         });
         let whole = frame(&mut buf, piece, flow.upload_encoding, &body);
@@ -177,15 +195,14 @@ pub(super) async fn upload<N: Net, C: Stream>(
             return Uploaded::Stopped { drained: false };
         }
         if body.is_done() {
-            let behind = behind.unwrap_or_else(|| {
-                buf.clear();
-                std::mem::replace(&mut buf, core.buffers.take(Class::Small))
-            });
             core.buffers.put(buf);
             slot.disarm(Dir::Up);
             flow.uploaded.set(true);
             flow.wait_for_head(slot);
-            return Uploaded::Done(behind);
+            if in_head {
+                return Uploaded::DoneInHead { behind: rest.len() };
+            }
+            return Uploaded::Done(behind.unwrap_or_else(|| core.buffers.take(Class::Small)));
         }
     };
     core.buffers.put(buf);
@@ -277,7 +294,8 @@ pub(super) async fn deliver<N: Net, C: Stream>(
     let First { mut buf, mut body, mut clean, mut whole } = first;
     let mut was_full = buf.spare() == 0;
     let mut ended = body.is_done();
-    let pace = Pace { dir: Dir::Down, aim: Aim::ClientSend, seconds: turn.rules.body_timeout };
+    let mut turn_bytes = 0;
+    let pace = Pace { dir: Dir::Down, aim: Aim::ClientSend, seconds: flow.client_timeout };
     let cut = loop {
         let before = buf.len();
         let mut sent;
@@ -316,6 +334,7 @@ pub(super) async fn deliver<N: Net, C: Stream>(
             _ if slot.fired(Dir::Down) => break Reason::BackendStalled,
             _ => break flow.refusal.get().map_or(Reason::BackendTruncated, |(_, reason)| reason),
         }
+        fair(core, &mut turn_bytes, buf.len()).await;
         let piece = match body.decode(buf.filled_mut()) {
             Ok(piece) => piece,
             Err(fault) => break Reason::BadResponse(fault.fault),
@@ -372,6 +391,7 @@ async fn carry<N: Net, A: Stream, B: Stream>(
     moved: &impl Fn(),
 ) -> u64 {
     let mut carried = 0;
+    let mut turn_bytes = 0;
     loop {
         let mut buf;
         if early.is_empty() {
@@ -399,6 +419,7 @@ async fn carry<N: Net, A: Stream, B: Stream>(
             debug_assert!(fits);
             early = &early[n..];
         }
+        fair(core, &mut turn_bytes, buf.len()).await;
         while !buf.is_empty() {
             moved();
             let sent;

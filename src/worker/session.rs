@@ -73,14 +73,13 @@ pub(super) struct Turn<'a, N: Net, C> {
     pub(super) info: &'a ConnInfo,
     pub(super) slot: &'a SlotGuard,
     pub(super) head: &'a RequestHead,
-    pub(super) rules: ClientRules,
+    rules: ClientRules,
 }
 
 /// The settings towards this client, as they were when its request came.
 #[derive(Clone, Copy)]
-pub(super) struct ClientRules {
-    pub(super) body_timeout: u32,
-    pub(super) rate_min: u64,
+struct ClientRules {
+    body_timeout: u32,
     fin_is_gone: bool,
     generation: u64,
 }
@@ -172,7 +171,6 @@ async fn read_head<C: Stream>(
     underscores: crate::http::head::Underscores,
     mut buf: Buf,
 ) -> (Asked, Buf) {
-    buf.compact();
     loop {
         if !buf.is_empty() {
             match scan.request(buf.filled()) {
@@ -184,6 +182,7 @@ async fn read_head<C: Stream>(
                 Err(reject) => return (Asked::Rejected(reject), buf),
             }
         }
+        buf.compact();
         let received;
         (received, buf) = stream.recv(buf).await;
         match received {
@@ -385,7 +384,9 @@ impl<N: Net, C: Stream> Turn<'_, N, C> {
     /// Sends to the client and counts; `false` if it did not take all.
     pub(super) async fn send(&self, out: Buf, tally: &mut Tally<N::Stream>) -> bool {
         let before = out.len();
-        let pace = relay::Pace { dir: Dir::Down, aim: Aim::ClientSend, seconds: self.rules.body_timeout };
+        let policy = tally.cluster.as_ref().map(|cluster| cluster.shared.policy.client_body_timeout);
+        let seconds = policy.unwrap_or(self.rules.body_timeout);
+        let pace = relay::Pace { dir: Dir::Down, aim: Aim::ClientSend, seconds };
         let (result, out) = relay::send_all(self.stream, self.slot, pace, out).await;
         tally.bytes += (before - out.len()) as u64;
         self.core.buffers.put(out);
@@ -403,7 +404,6 @@ impl<N: Net> Core<N> {
         let settings = &view.settings;
         ClientRules {
             body_timeout: settings.client_body_timeout,
-            rate_min: settings.client_rate_min,
             fin_is_gone: settings.client_half_close == HalfClose::Abort,
             generation: view.generation,
         }

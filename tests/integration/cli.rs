@@ -1,6 +1,6 @@
 //! The command line: check, schema, doctor, run, and what their exit codes say.
 
-use crate::harness::{BINARY, Driver, Ringway, Scratch, cli, free_address, lossy, run, seconds};
+use crate::harness::{Driver, Ringway, Scratch, binary, cli, free_address, lossy, run, seconds};
 use crate::origin::Origin;
 use serde_json::Value;
 use std::process::Command;
@@ -122,7 +122,7 @@ fn doctor_tells_what_it_finds() {
 #[test]
 fn doctor_is_not_content_with_few_descriptors() {
     use std::os::unix::process::CommandExt;
-    let mut command = Command::new(BINARY);
+    let mut command = Command::new(binary());
     command.arg("doctor");
     unsafe {
         command.pre_exec(|| {
@@ -186,7 +186,7 @@ fn run_looks_for_config_json_here() {
         "control": {"socket": scratch.path("control.sock")},
     });
     scratch.write("config.json", &config.to_string());
-    let mut child = Command::new(BINARY)
+    let mut child = Command::new(binary())
         .arg("run")
         .current_dir(scratch.path(""))
         .stderr(std::process::Stdio::null())

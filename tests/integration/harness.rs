@@ -5,7 +5,7 @@ use crate::settings;
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Read;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -13,8 +13,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// The binary under test.
-pub const BINARY: &str = env!("CARGO_BIN_EXE_ringway");
+/// The binary under test: the one just built, or another that is named by `RINGWAY`.
+pub fn binary() -> String {
+    std::env::var("RINGWAY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_ringway").to_string())
+}
 
 /// Which driver moves the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,13 +76,13 @@ pub(crate) use on_both_drivers;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// An address on a loopback IP that only this call has: nothing else binds it between now and its use.
+/// An address on a loopback IP that only this call has, with a port below the ephemeral ones. It is not tried out: a socket
+/// of ours would live on for a moment in children that other tests have just forked.
 pub fn free_address() -> SocketAddr {
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
     let pid = std::process::id();
     let ip = Ipv4Addr::new(127, (10 + pid % 240) as u8, (n / 250) as u8, (n % 250 + 1) as u8);
-    let probe = TcpListener::bind((ip, 0)).expect("a free port on a loopback address");
-    probe.local_addr().expect("its address")
+    SocketAddr::from((ip, 20_000 + ((pid + n) % 10_000) as u16))
 }
 
 /// A directory that is removed at the end.
@@ -168,7 +170,7 @@ impl Ringway {
         map.entry("log").or_insert_with(|| json!({ "access": scratch.path("access.log") }));
         let file = scratch.write("config.json", &format!("{config:#}"));
         let errors = fs::File::create(scratch.path("stderr")).expect("a file for stderr");
-        let mut command = Command::new(BINARY);
+        let mut command = Command::new(binary());
         command.arg("run").arg("--config").arg(&file);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
         change(&mut command);
@@ -230,7 +232,7 @@ impl Ringway {
     /// Runs `ringway ctl ARGS` on this instance's socket.
     pub fn ctl(&self, args: &[&str]) -> Output {
         let socket = self.scratch.path("control.sock");
-        let mut command = Command::new(BINARY);
+        let mut command = Command::new(binary());
         command.arg("ctl").arg("--socket").arg(socket).args(args);
         run(command, Duration::from_secs(15))
     }
@@ -365,7 +367,7 @@ pub fn run(mut command: Command, at_most: Duration) -> Output {
 
 /// Runs the binary with these arguments and a working directory.
 pub fn cli(args: &[&str], directory: &Path) -> Output {
-    let mut command = Command::new(BINARY);
+    let mut command = Command::new(binary());
     command.args(args).current_dir(directory);
     run(command, Duration::from_secs(15))
 }

@@ -71,7 +71,7 @@ on_both_drivers! {
         set(&mut config, "workers", 1);
         set(&mut config, "io", driver.key());
         let file = scratch.write("config.json", &config.to_string());
-        let mut command = Command::new(crate::harness::BINARY);
+        let mut command = Command::new(crate::harness::binary());
         command.arg("run").arg("--config").arg(file);
         descriptors(&mut command, 256);
         let out = run(command, seconds(5));

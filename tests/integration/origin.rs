@@ -81,7 +81,7 @@ impl Origin {
 
     /// The same, at a chosen address.
     pub fn at(address: SocketAddr, script: impl Fn(&mut OriginConn) + Send + Sync + 'static) -> Origin {
-        let listener = TcpListener::bind(address).expect("bind an origin");
+        let listener = bind(address);
         let address = listener.local_addr().expect("its address");
         let shared = Arc::new(Shared {
             requests: Mutex::default(),
@@ -207,6 +207,19 @@ impl Drop for Origin {
         for stream in self.shared.streams.lock().expect("streams").drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
         }
+    }
+}
+
+/// A child that another test has forked but that has not yet run exec holds a copy of every descriptor, also of a listener
+/// that was just closed here; so a busy address is asked for again.
+fn bind(address: SocketAddr) -> TcpListener {
+    let until = Instant::now() + Duration::from_secs(3);
+    loop {
+        match TcpListener::bind(address) {
+            Ok(listener) => return listener,
+            Err(e) => assert!(Instant::now() < until, "bind an origin to {address}: {e}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -369,7 +369,7 @@ pub async fn a_storm_of_connections_is_accepted<F: Fixture>(f: F) {
             assert_eq!(connection.peer.is_some(), family == Family::Tcp);
             sum += u64::from(recv(&connection.stream).await.unwrap()[0]);
         }
-        assert_eq!(sum, (0..all).map(|n| n as u8 as u64).sum());
+        assert_eq!(sum, (0..all).map(|n| n as u8 as u64).sum::<u64>());
         let peers: std::collections::HashSet<_> = accepted.iter().filter_map(|a| a.peer).collect();
         assert_eq!(peers.len(), if family == Family::Tcp { all } else { 0 });
         while clients.borrow().len() < all {

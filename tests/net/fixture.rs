@@ -65,11 +65,25 @@ struct Began {
     nofile: Cell<Option<libc::rlimit>>,
 }
 
+impl Began {
+    fn path(n: u32) -> PathBuf {
+        std::env::temp_dir().join(format!("ringway-net-{}-{n}.sock", std::process::id()))
+    }
+}
+
+impl Drop for Began {
+    fn drop(&mut self) {
+        for n in 0..self.sockets.get() {
+            let _ = std::fs::remove_file(Began::path(n));
+        }
+    }
+}
+
 impl OsFixture {
     fn path(&self) -> PathBuf {
         let n = self.began.sockets.get();
         self.began.sockets.set(n + 1);
-        std::env::temp_dir().join(format!("ringway-net-{}-{n}.sock", std::process::id()))
+        Began::path(n)
     }
 }
 

@@ -1,12 +1,69 @@
-//! What only real sockets can show: their options, the size of futures, and that waiting costs no CPU.
+//! What only real sockets can show: their options, the size of futures, and that waiting costs no CPU and an operation
+//! no allocation.
 
 use crate::contract::buf;
 use crate::fixture::{Family, Fixture, OsFixture, on_epoll, on_ring};
 use ringway::worker::buffers::{Buf, Class};
 use ringway::worker::net::{Handle, Net, Stream};
 use socket2::SockRef;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
+
+/// Counts what each thread allocates.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: the system's allocator does it all; counting touches a cell that needs no allocation itself.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Both sides of a connection on one core, with the buffer that goes to and fro.
+async fn steady_operations_allocate_nothing(f: OsFixture) {
+    for family in [Family::Tcp, Family::Unix] {
+        let (listener, endpoint) = f.listen(family);
+        let client = f.os.connect(&endpoint, |_| {}).await.unwrap();
+        let mut out = Vec::new();
+        f.os.accept(&listener, &mut out).await.unwrap();
+        let server = out.remove(0).stream;
+        let mut buffer = buf(b"ping");
+        let mut before = 0;
+        for round in 0..200 {
+            if round == 100 {
+                before = ALLOCATIONS.with(Cell::get);
+            }
+            for (from, to) in [(&client, &server), (&server, &client)] {
+                let (sent, back) = from.send_all(buffer).await;
+                sent.unwrap();
+                buffer = back;
+                to.readable().await.unwrap();
+                let (received, back) = to.recv(buffer).await;
+                assert_eq!(received.unwrap(), 4);
+                buffer = back;
+            }
+            assert_eq!(buffer.filled(), b"ping");
+            buffer.clear();
+            assert!(buffer.append(b"ping"));
+        }
+        assert_eq!(ALLOCATIONS.with(Cell::get) - before, 0);
+    }
+}
 
 fn check_options(handle: Handle, tcp: bool) {
     // SAFETY: the streams asked about are open.
@@ -110,4 +167,10 @@ macro_rules! on_both {
     };
 }
 
-on_both!(sockets_have_their_options, operations_are_small, waiting_costs_nothing, a_close_is_done_at_once);
+on_both!(
+    sockets_have_their_options,
+    operations_are_small,
+    steady_operations_allocate_nothing,
+    waiting_costs_nothing,
+    a_close_is_done_at_once,
+);

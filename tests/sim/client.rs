@@ -325,8 +325,9 @@ impl Client {
         }
         let rules = &self.ledger.rules;
         let policy = plan.cluster.map(|c| &rules.policies[c]);
+        let client = policy.map_or(0, |p| p.client_body_timeout).max(rules.client_body_timeout);
         let backend = policy.map_or(0, |p| (p.retries + 1) * (p.connect_timeout + 1) + p.head_timeout + p.body_timeout);
-        self.mem.sleep_us(u64::from(backend + rules.client_body_timeout + 8) * 1_000_000).await;
+        self.mem.sleep_us(u64::from(backend + client + 8) * 1_000_000).await;
         let blocked = plan.download() > 2 * self.pipe_bytes && policy.is_some();
         if blocked && !self.mem.gone(stream.handle(), false) && !self.excused(plan) {
             self.ledger.violation(format!("exchange {id}: a client that does not read is waited for; {plan:?}"));

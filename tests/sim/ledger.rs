@@ -49,7 +49,6 @@ pub struct Rules {
     pub client_head_timeout: u32,
     pub client_body_timeout: u32,
     pub half_close_aborts: bool,
-    pub rate_min: u64,
     /// Idle connections may be ended to make room.
     pub crowded: bool,
     /// Largest of all clusters' times; they never change within a seed.
@@ -177,7 +176,7 @@ impl Ledger {
         let mut seconds = 2;
         let mut body_timeout = self.rules.client_body_timeout;
         if let Some(policy) = plan.cluster.map(|c| &self.rules.policies[c]) {
-            body_timeout = body_timeout.max(policy.body_timeout);
+            body_timeout = body_timeout.max(policy.body_timeout).max(policy.client_body_timeout);
             if self.troubled(plan, from, now).is_some() {
                 seconds += (policy.retries + 1) * (policy.connect_timeout + 1);
             }

@@ -91,6 +91,8 @@ pub fn policy(dice: &mut Dice) -> Policy {
         pool_max: dice.pick(&[0, 1, 64, 64]),
         on_timeout: OnTimeout::Silent,
         probe_path: None,
+        client_body_timeout: dice.range(2, 5) as u32,
+        client_rate_min: if dice.once_in(2) { limits::CLIENT_RATE_MIN } else { 0 },
     }
 }
 
@@ -117,6 +119,7 @@ pub fn settings(dice: &mut Dice, front: &[Endpoint]) -> Settings {
         log_format: LogFormat::Json,
         drain_timeout: 10,
         retry_after: 5,
+        pooled_per_worker: 1000,
     }
 }
 
@@ -166,7 +169,6 @@ pub fn run(seed: u64, verbose: bool) -> Shown {
         client_head_timeout: settings.client_head_timeout,
         client_body_timeout: settings.client_body_timeout,
         half_close_aborts: settings.client_half_close == HalfClose::Abort,
-        rate_min: settings.client_rate_min,
         crowded: settings.connections_per_worker < 100,
         policies: clusters.iter().map(|(policy, _)| policy.clone()).collect(),
     };

@@ -32,7 +32,7 @@ const BANNED: &[(&str, &str)] = &[
     ("panic!", "a fault of ours is an assert, a fault of others an error"),
     ("todo!", "unfinished"),
     ("unimplemented!", "unfinished"),
-    ("unreachable!", "make the state unrepresentable, or assert with words"),
+    ("unreachable!()", "say why it cannot be"),
     ("dbg!", "left behind"),
     ("process::exit", "only main ends the process"),
     ("mem::forget", "a leak"),
@@ -41,16 +41,25 @@ const BANNED: &[(&str, &str)] = &[
 ];
 
 /// Where a banned word stands for a reason: path prefix, word, at most how often, why.
-const ALLOWED: &[(&str, &str, usize, &str)] =
-    &[("main.rs", "process::exit", 1, "the one place where the process ends")];
+const ALLOWED: &[(&str, &str, usize, &str)] = &[
+    ("main.rs", "process::exit", 1, "the one place where the process ends"),
+    ("config/answer.rs", ".expect(", 2, "own types with text keys always serialise"),
+    ("config/check.rs", ".expect(", 1, "own types with text keys always serialise"),
+    ("worker/net/mem/", ".expect(", 4, "the simulated world: a broken one must stop the simulation"),
+];
 
 /// Where `unsafe` may stand.
-const UNSAFE: &[(&str, &str)] = &[("worker/net/", "system calls and the driver's owned buffers")];
+const UNSAFE: &[(&str, &str)] = &[
+    ("worker/net/", "system calls and the driver's owned buffers"),
+    ("access_log/writer.rs", "poll(2) on a log file that does not take bytes"),
+    ("control/lock.rs", "flock(2)"),
+    ("control/socket.rs", "SO_PEERCRED"),
+];
 
 /// Lines without tests: from here on a file is named as large, and here it fails.
 const LINES_LARGE: usize = 400;
 const LINES_MAX: usize = 700;
-const COLUMNS_MAX: usize = 125;
+const COLUMNS_MAX: usize = 150;
 
 /// Offsets of a word, not inside a longer one.
 fn offsets<'a>(source: &'a Source, word: &'a str) -> impl Iterator<Item = usize> + 'a {

@@ -13,6 +13,7 @@ pub mod listen;
 pub mod machine;
 pub mod mem;
 pub mod os;
+pub mod unix;
 
 use super::buffers::Buf;
 use crate::route::Endpoint;
@@ -35,6 +36,17 @@ pub enum How {
     Write,
     /// Both; every waiting operation ends, a blocked `send_all` with an error.
     Both,
+}
+
+/// Whether a connect failed for a reason that lies on this side, or in a queue that is full for the moment: it says nothing
+/// about the health of whom it was to.
+pub fn is_local(error: &io::Error) -> bool {
+    let errno = error.raw_os_error();
+    error.kind() == io::ErrorKind::WouldBlock
+        || errno.is_some_and(|errno| {
+            [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EADDRNOTAVAIL, libc::EAGAIN]
+                .contains(&errno)
+        })
 }
 
 /// One connected byte stream.

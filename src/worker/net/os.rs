@@ -249,9 +249,11 @@ impl Os {
             Err(e) => return Err(e),
         }
         io.writable().await?;
-        match SockRef::from(&io).take_error()? {
-            None => Ok(OsStream(io)),
+        let socket = SockRef::from(&io);
+        match socket.take_error()? {
             Some(e) => Err(e),
+            None if to.ip().is_loopback() && reached_itself(&socket) => Err(io::ErrorKind::ConnectionRefused.into()),
+            None => Ok(OsStream(io)),
         }
     }
 
@@ -391,6 +393,16 @@ fn owned(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Whether a connection ends where it began. A connect to a dead local backend whose port is in the range of outgoing
+/// ports is, once in some ten thousand times, given that very port: TCP then connects the socket to itself, and requests
+/// would come back as answers.
+fn reached_itself(socket: &Socket) -> bool {
+    match (socket.local_addr(), socket.peer_addr()) {
+        (Ok(here), Ok(there)) => here == there,
+        _ => false,
+    }
+}
+
 fn accept_one(listener: RawFd) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: storage and length come from socket2, and the kernel fills them as accept4(2) says.
@@ -447,4 +459,35 @@ fn second_timer() -> io::Result<(OwnedFd, u64)> {
         return Err(io::Error::last_os_error());
     }
     Ok((fd, began_us))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_to_itself_is_seen() {
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&any.into()).unwrap();
+        assert!(!reached_itself(&socket));
+        socket.connect(&socket.local_addr().unwrap()).unwrap();
+        assert!(reached_itself(&socket));
+        let listener = std::net::TcpListener::bind(any).unwrap();
+        let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert!(!reached_itself(&SockRef::from(&stream)));
+    }
+
+    #[test]
+    fn a_bell_never_waits() {
+        let bell = Bell::new().unwrap();
+        // The counter is one short of full.
+        let most = (u64::MAX - 1).to_ne_bytes();
+        // SAFETY: eight readable bytes.
+        assert_eq!(unsafe { libc::write(bell.0.as_raw_fd(), most.as_ptr().cast(), 8) }, 8);
+        bell.ring();
+        assert_ne!(poll(bell.0.as_raw_fd(), libc::POLLIN), 0);
+        fn is_shared<T: Send + Sync + Clone>(_: &T) {}
+        is_shared(&bell);
+    }
 }

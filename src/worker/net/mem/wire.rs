@@ -31,6 +31,7 @@ pub(super) struct End {
     unix: bool,
     closed: bool,
     on_the_way: VecDeque<(u64, Packet)>,
+    bytes_on_the_way: usize,
     fin_seen: bool,
     read_shut: bool,
     write_shut: bool,
@@ -57,6 +58,7 @@ impl End {
             unix,
             closed: false,
             on_the_way: VecDeque::new(),
+            bytes_on_the_way: 0,
             fin_seen: false,
             read_shut: false,
             write_shut: false,
@@ -80,6 +82,11 @@ impl End {
         self.error.is_some() || self.dead || (self.is_read_closed() && self.write_shut)
     }
 
+    fn lose_what_is_on_the_way(&mut self) {
+        self.on_the_way.clear();
+        self.bytes_on_the_way = 0;
+    }
+
     /// What a recv gets when there are no bytes: the end, an error, or nothing yet.
     pub(super) fn end_of_input(&mut self) -> Option<Result<usize, i32>> {
         // After a FIN a TCP socket says "end" for ever, whatever came later.
@@ -90,14 +97,6 @@ impl End {
             return Some(Err(errno));
         }
         self.is_read_closed().then_some(Ok(0))
-    }
-
-    fn bytes_on_the_way(&self) -> usize {
-        let bytes = |(_, packet): &(u64, Packet)| match packet {
-            Packet::Bytes(bytes) => bytes.len(),
-            Packet::Fin => 0,
-        };
-        self.on_the_way.iter().map(bytes).sum()
     }
 }
 
@@ -116,7 +115,7 @@ impl World {
         let end = &self.ends[end];
         match end.closed {
             true => usize::MAX,
-            false => self.weather.pipe_bytes.saturating_sub(end.inbox.len() + end.bytes_on_the_way()),
+            false => self.weather.pipe_bytes.saturating_sub(end.inbox.len() + end.bytes_on_the_way),
         }
     }
 
@@ -150,6 +149,9 @@ impl World {
     fn post(&mut self, from: EndId, packet: Packet) {
         let to = self.ends[from].peer;
         let latency = if self.ends[from].unix { 0 } else { self.dice.below(self.weather.latency_us + 1) };
+        if let Packet::Bytes(bytes) = &packet {
+            self.ends[to].bytes_on_the_way += bytes.len();
+        }
         // In order: nothing overtakes what was sent before.
         let last = self.ends[to].on_the_way.back().map_or(0, |(at, _)| *at);
         let at = last.max(self.now + latency);
@@ -169,8 +171,12 @@ impl World {
             }
             let end = &mut self.ends[id];
             match end.on_the_way.pop_front() {
-                Some((_, Packet::Bytes(bytes))) if end.closed || end.dead => refused |= !bytes.is_empty(),
+                Some((_, Packet::Bytes(bytes))) if end.closed || end.dead => {
+                    end.bytes_on_the_way -= bytes.len();
+                    refused = true;
+                }
                 Some((_, Packet::Bytes(bytes))) => {
+                    end.bytes_on_the_way -= bytes.len();
                     end.inbox.extend(&bytes);
                     if let Some(left) = &mut end.reset_after_received {
                         *left = left.saturating_sub(bytes.len() as u64);
@@ -216,7 +222,7 @@ impl World {
             return;
         }
         self.trace.note(4, [self.now, id as u64, end.inbox.len() as u64]);
-        end.on_the_way.clear();
+        end.lose_what_is_on_the_way();
         end.error = Some(if end.fin_seen { libc::EPIPE } else { libc::ECONNRESET });
         end.dead = true;
         self.wake_readers(id);
@@ -231,7 +237,7 @@ impl World {
         }
         end.dead = true;
         end.inbox.clear();
-        end.on_the_way.clear();
+        end.lose_what_is_on_the_way();
         end.error = Some(libc::ECONNRESET);
         self.send_reset(id);
         self.wake_readers(id);

@@ -1,0 +1,164 @@
+//! What control knows, in the words of the control protocol.
+
+use super::WorkerLink;
+use super::reload::Receipt;
+use crate::config::answer::{self, Answer, Code, Error, Id};
+use crate::config::{Address, Listener, ListenerId, command};
+use crate::event::CoreStats;
+use crate::route::health::{CoreCell, State};
+use crate::supervisor::{self, BackendStatus};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// The line that greets a client.
+pub(super) fn hello() -> Vec<u8> {
+    let mut line = serde_json::to_vec(&command::Hello::new()).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
+
+/// The line for a client that is dropped.
+pub(super) fn refusal(why: &str) -> Vec<u8> {
+    Answer::error(None, Error::new(Code::Failed, why)).to_line().into_bytes()
+}
+
+/// The answer to a reload that was done.
+pub(super) fn receipt(id: Id, receipt: &Receipt) -> Vec<u8> {
+    let Receipt { generation, epoch, workers, acknowledged, took, .. } = receipt;
+    let reloaded = answer::Reloaded {
+        generation: *generation,
+        epoch: *epoch,
+        workers: *workers,
+        acknowledged: *acknowledged,
+        took_ms: took.as_millis() as u64,
+        changed: changed(receipt),
+    };
+    Answer::ok(id, &reloaded).to_line().into_bytes()
+}
+
+/// Names by kind and by what happened to them; what did not change is left out.
+fn changed(receipt: &Receipt) -> BTreeMap<String, Vec<String>> {
+    let change = &receipt.change;
+    let mut changed = BTreeMap::new();
+    for (kind, names) in [("clusters", &change.clusters), ("routes", &change.routes), ("listeners", &change.listeners)]
+    {
+        for (what, names) in [("added", &names.added), ("removed", &names.removed), ("changed", &names.changed)] {
+            if !names.is_empty() {
+                changed.insert(format!("{kind}_{what}"), names.clone());
+            }
+        }
+    }
+    changed
+}
+
+/// What a status is made of.
+pub(super) struct Sources<'a> {
+    /// The supervisor's part.
+    pub status: &'a supervisor::Status,
+    /// The workers' counters.
+    pub workers: &'a [WorkerLink],
+    /// Those of now.
+    pub listeners: Vec<(ListenerId, &'a Listener)>,
+    /// Name of the driver.
+    pub driver: &'static str,
+    /// Begin of the process, seconds since 1970.
+    pub since: u64,
+    /// Milliseconds since then.
+    pub now_ms: u64,
+}
+
+/// The answer to `status`.
+pub(super) fn status(id: Id, sources: &Sources) -> Vec<u8> {
+    let mut status = answer::Status::new();
+    status.generation = sources.status.generation;
+    status.epoch = sources.status.epoch;
+    status.since = sources.since;
+    status.uptime = sources.now_ms / 1000;
+    status.driver = sources.driver.to_owned();
+    status.draining = sources.status.draining_since_ms.is_some();
+    status.workers = sources.workers.iter().enumerate().map(|(core, link)| worker(core, &link.stats)).collect();
+    status.counters = counters(sources.workers);
+    for (_, listener) in &sources.listeners {
+        let address = match &listener.address {
+            Address::Ip(address) => address.to_string(),
+            Address::Name(name, port) => format!("{name}:{port}"),
+            Address::Unix(path) => format!("unix:{}", path.display()),
+        };
+        status.listeners.insert(listener.name.clone(), answer::ListenerStatus { address });
+    }
+    for cluster in &sources.status.clusters {
+        let mut shown = answer::ClusterStatus::default();
+        for one in &cluster.backends {
+            // A name with several addresses is several endpoints of one id.
+            let alone = cluster.backends.iter().filter(|other| other.name == one.name).count() == 1;
+            let key = if alone { one.name.clone() } else { format!("{}@{}", one.name, one.endpoint) };
+            shown.backends.insert(key, backend(one, sources.since));
+        }
+        shown.unresolved =
+            cluster.unresolved.iter().map(|u| (u.backend.clone(), format!("{}: {}", u.name, u.why))).collect();
+        status.clusters.insert(cluster.name.clone(), shown);
+    }
+    Answer::ok(id, &status).to_line().into_bytes()
+}
+
+fn worker(core: usize, stats: &CoreStats) -> answer::Worker {
+    answer::Worker {
+        core,
+        epoch: stats.epoch.load(Relaxed),
+        connections: stats.connections.load(Relaxed),
+        idle: stats.idle.load(Relaxed),
+        exchanges: stats.exchanges.load(Relaxed),
+        pooled: stats.pooled.load(Relaxed),
+    }
+}
+
+fn counters(workers: &[WorkerLink]) -> BTreeMap<String, u64> {
+    type Counter = fn(&CoreStats) -> &AtomicU64;
+    let counters: [(&str, Counter); 14] = [
+        ("accepted", |s| &s.accepted),
+        ("connections", |s| &s.connections),
+        ("idle", |s| &s.idle),
+        ("exchanges", |s| &s.exchanges),
+        ("own_answers_4xx", |s| &s.own_answers[0]),
+        ("own_answers_5xx", |s| &s.own_answers[1]),
+        ("retries", |s| &s.retries),
+        ("pooled", |s| &s.pooled),
+        ("connects", |s| &s.connects),
+        ("log_dropped", |s| &s.log_dropped),
+        ("accept_failures", |s| &s.accept_failures),
+        ("panics", |s| &s.panics),
+        ("buffers", |s| &s.buffers),
+        ("epoch_oldest", |s| &s.epoch),
+    ];
+    let mut sums: BTreeMap<String, u64> = counters
+        .iter()
+        .map(|(name, counter)| ((*name).to_owned(), workers.iter().map(|w| counter(&w.stats).load(Relaxed)).sum()))
+        .collect();
+    let oldest = workers.iter().map(|w| w.stats.epoch.load(Relaxed)).min().unwrap_or(0);
+    sums.insert("epoch_oldest".to_owned(), oldest);
+    sums
+}
+
+fn backend(of: &BackendStatus, since: u64) -> answer::BackendStatus {
+    let cells = of.cells.all();
+    let sum = |counter: fn(&CoreCell) -> &AtomicU64| cells.iter().map(|c| counter(c).load(Relaxed)).sum();
+    let why = match (&of.kept_up, of.state) {
+        (Some((_, why)), State::Up) => Some(format!("{why}; kept up, since no other one is")),
+        _ if of.why.is_empty() => None,
+        _ => Some(of.why.clone()),
+    };
+    answer::BackendStatus {
+        endpoint: of.endpoint.to_string(),
+        state: of.state.into(),
+        since: since + of.since_ms / 1000,
+        why,
+        next_probe: of.next_probe_ms.map(|ms| since + ms / 1000),
+        weight: of.weight,
+        in_flight: cells.iter().map(|c| u64::from(c.in_flight.load(Relaxed))).sum(),
+        requests: sum(|c| &c.requests),
+        statuses: [0, 1, 2, 3, 4].map(|class| cells.iter().map(|c| c.statuses[class].load(Relaxed)).sum()),
+        connect_errors: sum(|c| &c.connect_errors),
+        resets: sum(|c| &c.resets),
+        timeouts: sum(|c| &c.timeouts),
+    }
+}

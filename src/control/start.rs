@@ -1,0 +1,234 @@
+//! The start: from a config file to workers that serve and a control loop that runs.
+//!
+//! In this order, so that whatever fails does so before anything is served: config, descriptors, lock and control socket,
+//! driver, names, listeners, log, workers.
+
+pub use super::reload::read_config;
+use super::signals::Signals;
+use super::{Control, Door, Ended, Origin, Parts, WorkerLink, resolve, say};
+use crate::access_log::{self, Sink};
+use crate::config::{Plan, check};
+use crate::control::listeners::{Listeners, Opened};
+use crate::control::resolve::Resolver;
+use crate::event::ToWorker;
+use crate::limits;
+use crate::publish::Publisher;
+use crate::supervisor::{Resolutions, Supervisor, names_of};
+use crate::worker::net::driver::{self, Choice};
+use crate::worker::net::machine;
+use crate::worker::net::os::Bell;
+use crate::worker::start::Start;
+use crossbeam_channel::{bounded, unbounded};
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Where `run` looks for its config when it is not told, in this order.
+pub const DEFAULT_FILES: [&str; 2] = ["./config.json", "/etc/ringway/config.json"];
+
+/// Messages of all workers that may wait for control. Reports that find it full are not lost: see `look_at_all`.
+const FROM_WORKERS_MAX: usize = 4096;
+/// Time that the writers of the logs get at the end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What runs on a worker's thread. It is expected not to return.
+pub type Worker = fn(Start) -> io::Result<()>;
+
+/// Why there was no start.
+#[derive(Debug)]
+pub enum Failure {
+    /// The config: exit code 2.
+    Config(String),
+    /// Anything else: exit code 1.
+    System(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Config(why) | Failure::System(why) => f.write_str(why),
+        }
+    }
+}
+
+/// Says what could not be done and why.
+fn failed<E: fmt::Display>(what: &str) -> impl Fn(E) -> Failure {
+    move |e| Failure::System(format!("{what}: {e}"))
+}
+
+/// Runs a proxy until it is stopped. `config` is the file, by default one of [`DEFAULT_FILES`]. The operational log goes
+/// to standard error from here on.
+///
+/// # Errors
+/// See [`Failure`]; nothing has been served then.
+pub fn run(config: Option<PathBuf>, signals: Signals, worker: Worker) -> Result<Ended, Failure> {
+    // Before anything else opens files, and before the config is set against the limit.
+    let open_files_max = machine::raise_nofile().map_err(failed("the limit of open files cannot be raised"))?;
+    let cores = machine::usable_cores();
+    let (file, plan) = load(config, cores.len(), open_files_max)?;
+    let say = say::init().map_err(failed("no thread for the operational log"))?;
+    let ended = start(&file, plan, open_files_max, cores, signals, worker).map(|control| {
+        let (ended, log) = control.run();
+        if !log.finish(LAST_WORDS) {
+            tracing::warn!("access log: its last lines could not be written in time");
+        }
+        ended
+    });
+    say.finish(LAST_WORDS);
+    ended
+}
+
+/// Finds, reads and checks the config.
+fn load(config: Option<PathBuf>, cores: usize, open_files_max: u64) -> Result<(PathBuf, Plan), Failure> {
+    let file = match config {
+        Some(file) => file,
+        None => DEFAULT_FILES.iter().map(PathBuf::from).find(|file| file.exists()).ok_or_else(|| {
+            Failure::Config(format!("no config: neither {} nor {} is there", DEFAULT_FILES[0], DEFAULT_FILES[1]))
+        })?,
+    };
+    let text = read_config(&file).map_err(Failure::Config)?;
+    let plan = check::load_for(&text, &file.to_string_lossy(), cores, open_files_max)
+        .map_err(|faults| Failure::Config(faults.to_string()))?;
+    Ok((file, plan))
+}
+
+fn start(
+    file: &std::path::Path,
+    plan: Plan,
+    open_files_max: u64,
+    cpus: Vec<usize>,
+    signals: Signals,
+    worker: Worker,
+) -> Result<Control, Failure> {
+    let cores = plan.workers.unwrap_or(cpus.len());
+    let door = Door::new().map_err(failed("control loop"))?;
+    let socket = match &plan.control_socket {
+        Some(path) => Some(door.control_socket(path, plan.control_mode).map_err(|e| Failure::System(e.to_string()))?),
+        None => None,
+    };
+    let choice = choose_driver(&plan)?;
+    let (resolver, resolutions) = resolve_names(&plan, &door)?;
+    let target = plan.settings.log_target.clone();
+    let began = Instant::now();
+    let supervisor =
+        Supervisor::new(plan, cores, resolutions).map_err(|refusal| Failure::Config(refusal.to_string()))?;
+
+    let mut listeners = Listeners::default();
+    let mut opened = listeners
+        .open(&supervisor.listeners(), cores)
+        .map_err(|(name, e)| Failure::System(format!("$.listeners.{name}: {e}")))?;
+    let sink = Sink::open(&target).map_err(failed("$.log.access"))?;
+    let log = access_log::spawn(cores, sink).map_err(failed("no thread for the access log"))?;
+    let publisher = Publisher::new(supervisor.snapshot());
+    let (outbox, from_workers) = bounded(FROM_WORKERS_MAX);
+    opened.iter_mut().for_each(|one| listeners.opened(one));
+    let mut workers = Vec::with_capacity(cores);
+    for (core, share) in shares(opened, cores).into_iter().enumerate() {
+        // Bounded by `UNTAKEN_MAX` of the reloads: the sender looks first.
+        let (inbox, to_worker) = unbounded();
+        let bell = Bell::new().map_err(failed("no descriptor for a worker's bell"))?;
+        let link = WorkerLink { inbox, bell: bell.clone(), stats: Arc::default() };
+        for message in share {
+            let _ = link.inbox.send(message);
+        }
+        let start = Start {
+            core,
+            // More workers than cores is the operator's wish, and then the kernel's to place.
+            cpu: if cores <= cpus.len() { cpus.get(core).copied() } else { None },
+            cores,
+            choice,
+            publisher: publisher.clone(),
+            inbox: to_worker,
+            bell,
+            outbox: outbox.clone(),
+            ring_control: door.ring(),
+            stats: link.stats.clone(),
+            log: log.queue(core, link.stats.clone()),
+        };
+        spawn(start, worker)?;
+        workers.push(link);
+    }
+    tracing::info!("ringway {} serves with {cores} workers on {choice}", env!("CARGO_PKG_VERSION"));
+    let origin = Origin {
+        file: file.to_owned(),
+        open_files_max,
+        driver: if choice == Choice::Epoll { "epoll" } else { "uring" },
+        since: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+    };
+    let parts = Parts {
+        door,
+        began,
+        supervisor,
+        publisher,
+        workers,
+        from_workers,
+        signals,
+        socket,
+        resolver,
+        listeners,
+        log,
+        origin,
+    };
+    Control::new(parts).map_err(failed("control loop"))
+}
+
+/// Climbs down the ladder, and says why where it does not hold.
+fn choose_driver(plan: &Plan) -> Result<Choice, Failure> {
+    let sentence = |steps: &[driver::Step]| steps.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    match driver::choose(plan.io) {
+        Ok((choice, steps)) => {
+            for step in &steps {
+                tracing::warn!("driver: not {step}");
+            }
+            Ok(choice)
+        }
+        Err(steps) => {
+            Err(Failure::System(format!("io is \"uring\", and io_uring cannot be had: {}", sentence(&steps))))
+        }
+    }
+}
+
+/// Asks for all names of backends, and waits for the answers as long as a start may take.
+fn resolve_names(plan: &Plan, door: &Door) -> Result<(Resolver, Resolutions), Failure> {
+    let mut resolver =
+        Resolver::new(Arc::new(resolve::system), door.ring()).map_err(failed("no threads for resolving names"))?;
+    let begin = Instant::now();
+    resolver.want(names_of(plan), begin);
+    let mut resolutions = Resolutions::default();
+    for (name, answer) in resolver.settle(begin + Duration::from_secs(limits::RESOLVE_PATIENCE_SECONDS)) {
+        resolutions.record(&name, answer);
+    }
+    Ok((resolver, resolutions))
+}
+
+/// The listeners of each core, as messages.
+fn shares(opened: Vec<Opened>, cores: usize) -> Vec<Vec<ToWorker>> {
+    let mut shares: Vec<Vec<ToWorker>> = (0..cores).map(|_| Vec::new()).collect();
+    for Opened { id, sockets, unix, .. } in opened {
+        for (share, fd) in shares.iter_mut().zip(sockets) {
+            share.push(ToWorker::Listen { id, fd, unix });
+        }
+    }
+    shares
+}
+
+/// Starts the thread of one core. Should it ever end, the process does: the kernel would go on giving connections to the
+/// dead core's listeners.
+fn spawn(start: Start, worker: Worker) -> Result<(), Failure> {
+    let core = start.core;
+    let guarded = move || {
+        // A panic is said by the hook.
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker(start)));
+        match ended {
+            Ok(Err(e)) => tracing::error!("worker {core} cannot run: {e}; the process ends"),
+            Ok(Ok(())) | Err(_) => tracing::error!("worker {core} has ended; the process ends too"),
+        }
+        // Time for the log's thread to write that down.
+        std::thread::sleep(Duration::from_millis(200));
+        std::process::abort();
+    };
+    let thread = std::thread::Builder::new().name(format!("ringway-{core}"));
+    thread.spawn(guarded).map(drop).map_err(failed("no thread for a worker"))
+}

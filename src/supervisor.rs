@@ -1,1 +1,0 @@
-//! Pure: (event, now) to actions. Hold-downs, probes, reload, drain.

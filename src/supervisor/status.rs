@@ -1,0 +1,121 @@
+//! What the supervisor knows, for `ringway ctl status`. Plain data; whoever prints it reads the counters in the cells.
+
+use super::{Standing, Supervisor};
+use crate::config::Address;
+use crate::route::health::{Cells, State};
+use crate::route::{BackendId, ClusterId, Endpoint};
+use std::sync::Arc;
+
+/// All of it. Times are milliseconds since the process began.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Counts reloads.
+    pub generation: u64,
+    /// Counts publications.
+    pub epoch: u64,
+    /// When a drain began.
+    pub draining_since_ms: Option<u64>,
+    /// In the order of their names.
+    pub clusters: Vec<ClusterStatus>,
+}
+
+/// One cluster.
+#[derive(Clone, Debug)]
+pub struct ClusterStatus {
+    /// Identity.
+    pub id: ClusterId,
+    /// The operator's name.
+    pub name: String,
+    /// Its endpoints.
+    pub backends: Vec<BackendStatus>,
+    /// Backends whose name could not be resolved at the latest attempt.
+    pub unresolved: Vec<Unresolved>,
+}
+
+/// One endpoint.
+#[derive(Clone, Debug)]
+pub struct BackendStatus {
+    /// Identity.
+    pub id: BackendId,
+    /// The operator's id.
+    pub name: String,
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// Its weight.
+    pub weight: u32,
+    /// As published.
+    pub state: State,
+    /// Since when.
+    pub since_ms: u64,
+    /// Why it is in this state.
+    pub why: String,
+    /// When it will be probed; `None` if it is up, or if a probe is under way.
+    pub next_probe_ms: Option<u64>,
+    /// A probe is under way.
+    pub probing: bool,
+    /// When and why it would have been held down, had it not been the last one up.
+    pub kept_up: Option<(u64, String)>,
+    /// What the cores count.
+    pub cells: Arc<Cells>,
+}
+
+/// A backend whose name has no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unresolved {
+    /// The operator's id of the backend.
+    pub backend: String,
+    /// The name that was asked for.
+    pub name: String,
+    /// Why there is no answer.
+    pub why: String,
+    /// Addresses of an earlier answer, which are in use.
+    pub addresses_kept: usize,
+}
+
+impl Supervisor {
+    /// The state of everything.
+    pub fn status(&self) -> Status {
+        let clusters = self.table.clusters().iter().map(|cluster| ClusterStatus {
+            id: cluster.id,
+            name: cluster.name.clone(),
+            backends: cluster.backends.iter().map(|b| self.backend_status(b)).collect(),
+            unresolved: self.unresolved(&cluster.name),
+        });
+        Status {
+            generation: self.generation,
+            epoch: self.epoch,
+            draining_since_ms: self.drain.as_ref().map(|d| d.since_ms),
+            clusters: clusters.collect(),
+        }
+    }
+
+    fn backend_status(&self, backend: &crate::route::table::Backend) -> BackendStatus {
+        let entry = &self.entries[&backend.id];
+        BackendStatus {
+            id: backend.id,
+            name: backend.name.clone(),
+            endpoint: backend.endpoint.clone(),
+            weight: backend.weight,
+            state: entry.standing.state(),
+            since_ms: entry.since_ms,
+            why: entry.why.clone(),
+            next_probe_ms: if let Standing::Down { probe_ms } = entry.standing { Some(probe_ms) } else { None },
+            probing: matches!(entry.standing, Standing::Probing { .. }),
+            kept_up: entry.kept_up.clone(),
+            cells: backend.cells.clone(),
+        }
+    }
+
+    fn unresolved(&self, cluster: &str) -> Vec<Unresolved> {
+        let backends = self.plan.clusters.get(cluster).map_or(&[][..], |c| &c.backends);
+        let unresolved = backends.iter().filter_map(|backend| {
+            let Address::Name(name, _) = &backend.address else { return None };
+            let (why, kept) = match self.resolutions.get(name) {
+                None => ("it was not resolved yet".to_owned(), 0),
+                Some(known) => (known.failure.clone()?, known.addresses.len()),
+            };
+            Some(Unresolved { backend: backend.name.clone(), name: name.clone(), why, addresses_kept: kept })
+        });
+        unresolved.collect()
+    }
+}

@@ -1,0 +1,429 @@
+//! The control loop with real sockets and workers of straw: threads that take their messages, say that they run on what was
+//! published, and drain at once (or do none of it, where a test wants that).
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use ringway::access_log::{self, Sink};
+use ringway::config::check;
+use ringway::control::listeners::Listeners;
+use ringway::control::resolve::Resolver;
+use ringway::control::signals::{Signal, Signals};
+use ringway::control::{Control, Door, Ended, Origin, Parts, WorkerLink};
+use ringway::event::{CoreStats, FromWorker, ToWorker};
+use ringway::limits;
+use ringway::publish::Publisher;
+use ringway::route::BackendId;
+use ringway::supervisor::{Resolutions, Supervisor};
+use ringway::worker::net::os::Bell;
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+const CORES: usize = 2;
+
+static RIGS: AtomicU32 = AtomicU32::new(0);
+
+/// What a straw worker has been told, without the descriptors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Told {
+    Listen(u32),
+    Unlisten(u32),
+    Forget(usize, usize),
+    Drain(u32),
+}
+
+struct Rig {
+    dir: PathBuf,
+    publisher: Arc<Publisher>,
+    stats: Vec<Arc<CoreStats>>,
+    told: Vec<Receiver<Told>>,
+    from_workers: Sender<FromWorker>,
+    ring: Arc<dyn Fn() + Send + Sync>,
+    signals: UnixStream,
+    /// Workers that are stuck take nothing and acknowledge nothing.
+    stuck: Arc<AtomicBool>,
+    control: Option<JoinHandle<Ended>>,
+}
+
+impl Rig {
+    fn new() -> Rig {
+        let dir = std::env::temp_dir().join(format!(
+            "ringway-control-{}-{}",
+            std::process::id(),
+            RIGS.fetch_add(1, Ordering::Relaxed)
+        ));
+        std::fs::create_dir_all(&dir).expect("a directory");
+        let file = dir.join("config.json");
+        let config = config(&dir, json!({"a": "unix:a.sock"}), json!({"b1": "127.0.0.1:9", "b2": "127.0.0.1:10"}));
+        std::fs::write(&file, config.to_string()).expect("written");
+        let plan = check::load(&config.to_string(), &file.to_string_lossy()).expect("a good config");
+
+        let door = Door::new().expect("a door");
+        let socket = door.control_socket(&dir.join("control.sock"), 0o600).expect("a socket");
+        // One name never has an answer.
+        let lookup = |name: &str| match name {
+            "hangs.test" => loop {
+                std::thread::park();
+            },
+            "good.test" => Ok(vec![IpAddr::from([127, 0, 0, 1])]),
+            _ => Err(std::io::Error::other("no such name")),
+        };
+        let resolver = Resolver::new(Arc::new(lookup), door.ring()).expect("threads");
+        let supervisor = Supervisor::new(plan, CORES, Resolutions::default()).expect("a plan without faults");
+        let publisher = Publisher::new(supervisor.snapshot());
+        let (signals, pipe) = UnixStream::pair().expect("a pair");
+        let (outbox, from_workers) = bounded(64);
+        let ring = door.ring();
+        let stuck = Arc::new(AtomicBool::new(false));
+        let (mut workers, mut told) = (Vec::new(), Vec::new());
+        for core in 0..CORES {
+            let (inbox, messages) = unbounded();
+            let (tells, hears) = unbounded();
+            let link = WorkerLink { inbox, bell: Bell::new().expect("a bell"), stats: Arc::default() };
+            let straw = Straw {
+                core,
+                messages,
+                tells,
+                outbox: outbox.clone(),
+                ring: ring.clone(),
+                publisher: publisher.clone(),
+                stats: link.stats.clone(),
+                stuck: stuck.clone(),
+            };
+            std::thread::spawn(move || straw.live());
+            workers.push(link);
+            told.push(hears);
+        }
+        let stats = workers.iter().map(|w| w.stats.clone()).collect();
+        let parts = Parts {
+            door,
+            began: Instant::now(),
+            supervisor,
+            publisher: publisher.clone(),
+            workers,
+            from_workers,
+            signals: Signals::from_pipes(vec![(Signal::Stop, pipe)]).expect("signals"),
+            socket: Some(socket),
+            resolver,
+            listeners: Listeners::default(),
+            log: access_log::spawn(CORES, Sink::Off).expect("a thread"),
+            origin: Origin { file, open_files_max: 4096, driver: "epoll", since: 1_000_000 },
+        };
+        let control = Control::new(parts).expect("a loop");
+        let control = std::thread::spawn(move || {
+            let (ended, log) = control.run();
+            log.finish(Duration::from_secs(1));
+            ended
+        });
+        Rig { dir, publisher, stats, told, from_workers: outbox, ring, signals, stuck, control: Some(control) }
+    }
+
+    fn client(&self) -> Client {
+        let stream = UnixStream::connect(self.dir.join("control.sock")).expect("connected");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
+        let mut client = Client { reader: BufReader::new(stream) };
+        assert_eq!(client.read()["hello"], "ringway");
+        client
+    }
+
+    fn stop(&self) {
+        (&self.signals).write_all(b"x").expect("sent");
+    }
+
+    fn ended(&mut self) -> Ended {
+        self.control.take().expect("not yet ended").join().expect("no panic")
+    }
+
+    fn told(&self, core: usize) -> Vec<Told> {
+        self.told[core].try_iter().collect()
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if let Some(control) = self.control.take() {
+            // Two, so that it ends also where the workers are stuck.
+            let _ = (&self.signals).write_all(b"x");
+            std::thread::sleep(Duration::from_millis(20));
+            let _ = (&self.signals).write_all(b"x");
+            let _ = control.join();
+        }
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn config(dir: &std::path::Path, listeners: Value, backends: Value) -> Value {
+    json!({
+        "listeners": listeners,
+        "clusters": {"app": {"backends": backends}},
+        "routes": {"*": "app"},
+        "control": {"socket": dir.join("control.sock")},
+    })
+}
+
+struct Straw {
+    core: usize,
+    messages: Receiver<ToWorker>,
+    tells: Sender<Told>,
+    outbox: Sender<FromWorker>,
+    ring: Arc<dyn Fn() + Send + Sync>,
+    publisher: Arc<Publisher>,
+    stats: Arc<CoreStats>,
+    stuck: Arc<AtomicBool>,
+}
+
+impl Straw {
+    fn live(self) {
+        loop {
+            if self.stuck.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(2));
+                continue;
+            }
+            self.stats.epoch.store(self.publisher.epoch(), Ordering::Release);
+            let told = match self.messages.recv_timeout(Duration::from_millis(2)) {
+                Ok(ToWorker::Listen { id, .. }) => Told::Listen(id.0),
+                Ok(ToWorker::Unlisten { id }) => Told::Unlisten(id.0),
+                Ok(ToWorker::Forget { backends, clusters }) => Told::Forget(backends.len(), clusters.len()),
+                Ok(ToWorker::Drain { seconds }) => {
+                    let _ = self.outbox.send(FromWorker::Drained { core: self.core, cut: 3 });
+                    (self.ring)();
+                    Told::Drain(seconds)
+                }
+                Err(crossbeam_channel::RecvTimeoutError::Timeout) => continue,
+                Err(crossbeam_channel::RecvTimeoutError::Disconnected) => return,
+            };
+            let _ = self.tells.send(told);
+        }
+    }
+}
+
+struct Client {
+    reader: BufReader<UnixStream>,
+}
+
+impl Client {
+    fn send(&mut self, line: &str) {
+        self.reader.get_mut().write_all(line.as_bytes()).expect("sent");
+    }
+
+    fn read(&mut self) -> Value {
+        let mut line = String::new();
+        self.reader.read_line(&mut line).expect("a line");
+        serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line:?}"))
+    }
+
+    fn ask(&mut self, cmd: &str, args: Value) -> Value {
+        self.send(&format!("{}\n", json!({"v": 1, "id": "x", "cmd": cmd, "args": args})));
+        let answer = self.read();
+        assert_eq!(answer["id"], "x");
+        answer
+    }
+
+    fn status(&mut self) -> Value {
+        self.ask("status", json!({}))["ok"].clone()
+    }
+
+    fn reload(&mut self, config: &Value) -> Value {
+        self.ask("reload", json!({"content": config.to_string()}))
+    }
+}
+
+#[test]
+fn a_reload_is_told_to_the_workers_and_answered_when_they_run_on_it() {
+    let rig = Rig::new();
+    let mut client = rig.client();
+    assert_eq!(client.status()["generation"], 1);
+    // The rig's first listener was given to nobody; here it moves, and a backend goes.
+    let new = config(&rig.dir, json!({"a": "unix:moved.sock", "b": "unix:b.sock"}), json!({"b1": "127.0.0.1:9"}));
+    let ok = client.reload(&new)["ok"].clone();
+    assert_eq!((&ok["generation"], &ok["workers"], &ok["acknowledged"]), (&json!(2), &json!(2), &json!(2)), "{ok}");
+    assert_eq!(ok["changed"]["listeners_added"], json!(["b"]));
+    let expected = [Told::Unlisten(0), Told::Listen(0), Told::Listen(1), Told::Forget(1, 0)];
+    for core in 0..CORES {
+        let begin = Instant::now();
+        let mut told = Vec::new();
+        while told.len() < expected.len() && begin.elapsed() < Duration::from_secs(5) {
+            told.extend(rig.told(core));
+        }
+        assert_eq!(told, expected);
+    }
+    let status = client.status();
+    assert_eq!((&status["generation"], &status["epoch"]), (&json!(2), &json!(2)));
+    assert!(status["clusters"]["app"]["backends"]["b2"].is_null());
+    // The descriptors went with the messages and were dropped; the files say what is listened on.
+    assert!(rig.dir.join("moved.sock").exists() && rig.dir.join("b.sock").exists());
+}
+
+#[test]
+fn what_is_rejected_changes_nothing() {
+    let rig = Rig::new();
+    let mut client = rig.client();
+    let good = config(&rig.dir, json!({"a": "unix:a.sock"}), json!({}));
+    let mut other_io = good.clone();
+    other_io["io"] = json!("epoll");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let mut no_port = good.clone();
+    no_port["listeners"]["b"] = json!(taken.local_addr().expect("an address").to_string());
+    let mut no_log = good.clone();
+    no_log["log"] = json!({"access": "/nonexistent/log"});
+    let mut dangling = good.clone();
+    dangling["routes"]["*"] = json!("nowhere");
+    for (bad, code, word) in [
+        (json!("no object"), "bad_config", ""),
+        (dangling, "bad_config", "nowhere"),
+        (other_io, "not_applicable", "io"),
+        (no_port, "not_applicable", "$.listeners.b"),
+        (no_log, "not_applicable", "$.log.access"),
+    ] {
+        let error = client.reload(&bad)["error"].clone();
+        assert_eq!(error["code"], code, "{error}");
+        assert!(error.to_string().contains(word), "{error}");
+    }
+    std::fs::write(rig.dir.join("config.json"), "{ not json").expect("written");
+    assert_eq!(client.ask("reload", json!({}))["error"]["code"], "bad_config");
+    std::fs::remove_file(rig.dir.join("config.json")).expect("removed");
+    assert_eq!(client.ask("reload", json!({}))["error"]["code"], "failed");
+    let status = client.status();
+    assert_eq!((&status["generation"], &status["epoch"]), (&json!(1), &json!(1)));
+    assert_eq!(rig.told(0), []);
+    assert_eq!(client.reload(&good)["ok"]["generation"], 2);
+}
+
+#[test]
+fn garbage_is_answered_line_by_line() {
+    let rig = Rig::new();
+    let mut client = rig.client();
+    for (line, code) in [
+        ("hello?\n", "not_json"),
+        ("[1,2]\n", "bad_request"),
+        ("{\"v\":9,\"id\":1,\"cmd\":\"status\"}\n", "unsupported_version"),
+        ("{\"v\":1,\"id\":1,\"cmd\":\"fly\"}\n", "unknown_command"),
+        ("{\"v\":1,\"id\":1,\"cmd\":\"status\",\"args\":{\"x\":1}}\n", "bad_arguments"),
+    ] {
+        client.send(line);
+        assert_eq!(client.read()["error"]["code"], code, "{line}");
+    }
+    client.reader.get_mut().write_all(b"\xff\xfe\x00\n").expect("sent");
+    assert_eq!(client.read()["error"]["code"], "not_json");
+    assert_eq!(client.status()["generation"], 1);
+}
+
+#[test]
+fn a_hundred_clients_and_one_that_never_reads() {
+    let rig = Rig::new();
+    let mut never_reads = rig.client();
+    let request = format!("{}\n", json!({"v": 1, "id": 1, "cmd": "status"}));
+    never_reads.reader.get_mut().set_nonblocking(true).expect("set");
+    while never_reads.reader.get_mut().write_all(request.as_bytes()).is_ok() {}
+    let mut clients: Vec<Client> = (0..100).map(|_| rig.client()).collect();
+    // Those that were silent longest had to make room.
+    let kept = clients.split_off(100 - limits::CONTROL_CLIENTS_MAX + 1);
+    for mut client in kept {
+        assert_eq!(client.status()["generation"], 1);
+    }
+    for client in &mut clients {
+        assert_eq!(client.read()["error"]["message"], "another client needs the place");
+    }
+}
+
+#[test]
+fn a_second_instance_is_refused() {
+    let rig = Rig::new();
+    let refused = Door::new().expect("a door").control_socket(&rig.dir.join("control.sock"), 0o600);
+    let why = refused.expect_err("the lock is held").to_string();
+    assert!(why.contains("another instance") && why.contains(&std::process::id().to_string()), "{why}");
+    assert_eq!(rig.client().status()["generation"], 1, "the first one is as it was");
+}
+
+#[test]
+fn a_name_that_hangs_holds_up_its_own_reload_alone() {
+    let rig = Rig::new();
+    let begin = Instant::now();
+    let backends = json!({"b1": "good.test:80", "b2": "hangs.test:80", "b3": "bad.test:80"});
+    let new = config(&rig.dir, json!({"a": "unix:a.sock"}), backends);
+    let mut asks = rig.client();
+    let reload = std::thread::spawn(move || asks.reload(&new));
+    let mut other = rig.client();
+    while !reload.is_finished() {
+        assert_eq!(other.status()["draining"], false);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(reload.join().expect("no panic")["ok"]["generation"], 2);
+    assert!(begin.elapsed() >= Duration::from_secs(limits::RESOLVE_PATIENCE_SECONDS));
+    let app = other.status()["clusters"]["app"].clone();
+    assert_eq!(app["backends"]["b1"]["endpoint"], "127.0.0.1:80");
+    assert!(app["unresolved"]["b2"].is_string() && app["unresolved"]["b3"].is_string(), "{app}");
+}
+
+#[test]
+fn workers_that_are_stuck_make_an_honest_receipt() {
+    let rig = Rig::new();
+    rig.stuck.store(true, Ordering::Relaxed);
+    let new = config(&rig.dir, json!({"a": "unix:a.sock"}), json!({}));
+    let ok = rig.client().reload(&new)["ok"].clone();
+    assert_eq!((&ok["generation"], &ok["acknowledged"]), (&json!(2), &json!(0)), "{ok}");
+}
+
+#[test]
+fn a_report_or_a_lost_one_marks_a_backend_down() {
+    let rig = Rig::new();
+    let fail = |index: usize| -> BackendId {
+        let snapshot = rig.publisher.current();
+        let backend = &snapshot.table.clusters()[0].backends[index];
+        backend.cells.core(0).failures_in_row.store(3, Ordering::Release);
+        backend.id
+    };
+    let backend = fail(1);
+    rig.from_workers.send(FromWorker::Report { core: 0, backend }).expect("room");
+    (rig.ring)();
+    let mut client = rig.client();
+    let state = |client: &mut Client, name: &str| client.status()["clusters"]["app"]["backends"][name].clone();
+    let begin = Instant::now();
+    while state(&mut client, "b2")["state"] != "down" {
+        assert!(begin.elapsed() < Duration::from_secs(5), "the report is heard");
+    }
+    assert!(state(&mut client, "b2")["next_probe"].is_u64());
+    assert_eq!(rig.publisher.epoch(), 2);
+
+    // The last one up stays up; a flag instead of a report is enough.
+    fail(0);
+    rig.stats[1].look_at_all.store(true, Ordering::Release);
+    (rig.ring)();
+    let begin = Instant::now();
+    while !state(&mut client, "b1")["why"].to_string().contains("kept up") {
+        assert!(begin.elapsed() < Duration::from_secs(5), "the flag is seen");
+    }
+    assert_eq!(state(&mut client, "b1")["state"], "up");
+}
+
+#[test]
+fn a_stop_drains_and_adds_up_what_was_cut() {
+    let mut rig = Rig::new();
+    rig.stop();
+    assert_eq!(rig.ended(), Ended::Drained { cut: 6, missing: 0 });
+    assert_eq!(rig.told[0].recv_timeout(Duration::from_secs(5)), Ok(Told::Drain(limits::DRAIN_SECONDS)));
+    assert!(!rig.dir.join("control.sock").exists());
+}
+
+#[test]
+fn in_a_drain_status_is_told_reloads_are_not_obeyed_and_a_second_stop_ends_it() {
+    let mut rig = Rig::new();
+    rig.stuck.store(true, Ordering::Relaxed);
+    // The workers notice that they are stuck.
+    std::thread::sleep(Duration::from_millis(20));
+    let mut client = rig.client();
+    rig.stop();
+    let begin = Instant::now();
+    while client.status()["draining"] != true {
+        assert!(begin.elapsed() < Duration::from_secs(5), "the signal is heard");
+    }
+    let good = config(&rig.dir, json!({"a": "unix:a.sock"}), json!({}));
+    assert_eq!(client.reload(&good)["error"]["code"], "failed");
+    rig.stop();
+    assert_eq!(rig.ended(), Ended::AtOnce);
+}
