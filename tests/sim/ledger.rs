@@ -259,7 +259,7 @@ impl Ledger {
             Got::Nothing if self.rules.crowded => Ok(()),
             _ if matches!(plan.manner, Manner::Malformed(_)) && !drained => Err("no answer to a malformed request"),
             // The body turned out too large when the answer was under way.
-            Got::Cut if too_large && plan.script.early => Ok(()),
+            Got::Cut | Got::Nothing if too_large && plan.script.early => Ok(()),
             Got::Cut if backend_fault || client_fault || drained => Ok(()),
             Got::Cut => Err("cut without a cause"),
             // The reset that cuts a response may destroy what of it was on its way.
