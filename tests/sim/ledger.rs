@@ -306,7 +306,7 @@ impl Plan {
             }
             Upload::Chunked(_) => {
                 head += "Transfer-Encoding: chunked\r\n";
-                super::wire::chunked(&payload, &mut chunk, self.id % 3 == 0)
+                super::wire::chunked(&payload, &mut chunk, self.id.is_multiple_of(3))
             }
         };
         if self.expect {
