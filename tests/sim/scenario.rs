@@ -123,8 +123,11 @@ pub fn settings(dice: &mut Dice, front: &[Endpoint]) -> Settings {
     }
 }
 
+/// The connections of one client in order: whose plans, and whether they are pipelined.
+type Connections = Vec<(Vec<usize>, bool)>;
+
 /// The plans of each connection of each client: most connections serve several requests, a fault ends one.
-fn play(dice: &mut Dice, clusters: usize) -> (Vec<Plan>, Vec<Vec<(Vec<usize>, bool)>>) {
+fn play(dice: &mut Dice, clusters: usize) -> (Vec<Plan>, Vec<Connections>) {
     let (mut plans, mut clients) = (Vec::new(), Vec::new());
     for _ in 0..dice.range(4, 12) {
         let mut connections = Vec::new();
