@@ -149,3 +149,31 @@ impl<N: Net> Core<N> {
         self.listeners.borrow().iter().any(|(_, ours)| Rc::ptr_eq(ours, listener))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Plain, session};
+    use super::*;
+    use crate::worker::net::mem::{Mem, MemStream};
+
+    /// Bytes of an idle connection's future and of a busy session's.
+    fn sizes<N, G, F, S>(_: S) -> (usize, usize)
+    where
+        N: Net,
+        G: Gate<N>,
+        F: Future<Output = Served<G::Stream>> + 'static,
+        S: Fn(Rc<Core<N>>, Conn<G::Stream>) -> F + 'static,
+    {
+        fn output<A, B, C, D, T>(_: impl Fn(A, B, C, D) -> T) -> usize {
+            size_of::<T>()
+        }
+        (output(Welcome::<N, G, F, S>::connection), size_of::<F>())
+    }
+
+    #[test]
+    fn an_idle_connection_is_small_and_a_busy_one_is_bounded() {
+        let (idle, busy) = sizes::<Mem, Plain, _, _>(session::serve::<Mem, MemStream>);
+        assert!(idle < 1024, "{idle}");
+        assert!(busy < 10 * 1024, "{busy}");
+    }
+}

@@ -123,6 +123,18 @@ impl Backend {
         if plan.cluster != Some(self.cluster) || head.count("host") != 1 || head.count("keep-alive") != 0 {
             self.ledger.violation(format!("exchange {id}: came to cluster {} with {head:?}", self.cluster));
         }
+        self.play(stream, reader, &plan, head, arrival).await
+    }
+
+    async fn play(
+        &self,
+        stream: &MemStream,
+        reader: &mut Reader<'_>,
+        plan: &Plan,
+        head: &Head,
+        arrival: usize,
+    ) -> Fate {
+        let id = plan.id;
         let mut script = plan.script;
         if script.once && arrival > 1 {
             script.wrong = None;
@@ -133,7 +145,7 @@ impl Backend {
             return Fate::Reset;
         }
         if script.early && !wrongs.contains(&script.wrong.unwrap_or(Wrong::StallHead)) {
-            let fate = self.respond(stream, reader, &plan, &script, head).await;
+            let fate = self.respond(stream, reader, plan, &script, head).await;
             if !matches!(fate, Fate::Next) && self.ledger.with(id, |entry| entry.wronged) {
                 return fate;
             }
@@ -154,7 +166,12 @@ impl Backend {
         if ended != Ended::Whole {
             return Fate::Close;
         }
-        self.respond(stream, reader, &plan, &script, head).await
+        if !reader.bytes.is_empty() {
+            // Nobody pipelines to a backend.
+            let text = String::from_utf8_lossy(&reader.bytes);
+            self.ledger.violation(format!("exchange {id}: {text:?} came behind its request; {plan:?}"));
+        }
+        self.respond(stream, reader, plan, &script, head).await
     }
 
     async fn respond(

@@ -132,13 +132,19 @@ impl Client {
             false
         };
         match plan.manner {
-            Manner::Malformed(n) => wire::send(stream, MALFORMED[n]).await && false,
+            Manner::Malformed(n) => {
+                wire::send(stream, MALFORMED[n]).await;
+                false
+            }
             Manner::CutRequest { part, reset } => {
                 wire::send(stream, &whole[..part_of(whole.len(), part)]).await;
                 self.mem.sleep_us(self.below(3000)).await;
                 leave(reset)
             }
-            Manner::Stall { part } => wire::send(stream, &whole[..part_of(whole.len(), part)]).await && false,
+            Manner::Stall { part } => {
+                wire::send(stream, &whole[..part_of(whole.len(), part)]).await;
+                false
+            }
             Manner::GoAway { after_us, reset } => {
                 wire::send(stream, &whole).await;
                 self.mem.sleep_us(after_us).await;
@@ -155,7 +161,10 @@ impl Client {
                     rest = &rest[10..];
                     self.sleep(plan.id, 1_000_000).await;
                 }
-                sent && wire::send(stream, rest).await && false
+                if sent {
+                    wire::send(stream, rest).await;
+                }
+                false
             }
             Manner::Slow if !plan.script.switch => self.slowly(stream, plan.id, talk, (&head, &body)).await,
             _ if plan.expect => {
@@ -214,7 +223,7 @@ impl Client {
     async fn feed_tunnel(&self, stream: &MemStream, talk: &Talk, plan: &Plan) {
         let bytes = self.tunnel_bytes(plan);
         // Every other client does not wait for the answer.
-        if plan.id % 2 == 0 {
+        if plan.id.is_multiple_of(2) {
             self.until(u64::MAX, || talk.switched.get() || talk.ended.get()).await;
         }
         let half = bytes.len() / 2;
@@ -227,7 +236,7 @@ impl Client {
         // A client that does not read blocks here until the proxy gives up.
         let sent = !talk.ended.get() && wire::send(stream, &bytes[half..]).await;
         // Every third tunnel falls silent instead of ending.
-        if sent && plan.id % 3 > 0 && !talk.ended.get() {
+        if sent && !plan.id.is_multiple_of(3) && !talk.ended.get() {
             self.mem.shutdown(stream.handle(), How::Write);
         }
     }
@@ -325,8 +334,9 @@ impl Client {
         }
         let rules = &self.ledger.rules;
         let policy = plan.cluster.map(|c| &rules.policies[c]);
+        let client = policy.map_or(0, |p| p.client_body_timeout).max(rules.client_body_timeout);
         let backend = policy.map_or(0, |p| (p.retries + 1) * (p.connect_timeout + 1) + p.head_timeout + p.body_timeout);
-        self.mem.sleep_us(u64::from(backend + rules.client_body_timeout + 8) * 1_000_000).await;
+        self.mem.sleep_us(u64::from(backend + client + 8) * 1_000_000).await;
         let blocked = plan.download() > 2 * self.pipe_bytes && policy.is_some();
         if blocked && !self.mem.gone(stream.handle(), false) && !self.excused(plan) {
             self.ledger.violation(format!("exchange {id}: a client that does not read is waited for; {plan:?}"));

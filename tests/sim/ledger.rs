@@ -49,7 +49,6 @@ pub struct Rules {
     pub client_head_timeout: u32,
     pub client_body_timeout: u32,
     pub half_close_aborts: bool,
-    pub rate_min: u64,
     /// Idle connections may be ended to make room.
     pub crowded: bool,
     /// Largest of all clusters' times; they never change within a seed.
@@ -177,7 +176,7 @@ impl Ledger {
         let mut seconds = 2;
         let mut body_timeout = self.rules.client_body_timeout;
         if let Some(policy) = plan.cluster.map(|c| &self.rules.policies[c]) {
-            body_timeout = body_timeout.max(policy.body_timeout);
+            body_timeout = body_timeout.max(policy.body_timeout).max(policy.client_body_timeout);
             if self.troubled(plan, from, now).is_some() {
                 seconds += (policy.retries + 1) * (policy.connect_timeout + 1);
             }
@@ -260,7 +259,7 @@ impl Ledger {
             Got::Nothing if self.rules.crowded => Ok(()),
             _ if matches!(plan.manner, Manner::Malformed(_)) && !drained => Err("no answer to a malformed request"),
             // The body turned out too large when the answer was under way.
-            Got::Cut if too_large && plan.script.early => Ok(()),
+            Got::Cut | Got::Nothing if too_large && plan.script.early => Ok(()),
             Got::Cut if backend_fault || client_fault || drained => Ok(()),
             Got::Cut => Err("cut without a cause"),
             // The reset that cuts a response may destroy what of it was on its way.
@@ -307,7 +306,7 @@ impl Plan {
             }
             Upload::Chunked(_) => {
                 head += "Transfer-Encoding: chunked\r\n";
-                super::wire::chunked(&payload, &mut chunk, self.id % 3 == 0)
+                super::wire::chunked(&payload, &mut chunk, self.id.is_multiple_of(3))
             }
         };
         if self.expect {

@@ -95,6 +95,7 @@ fn stage(mem: &Mem, seed: u64, tweak: &impl Fn(&mut Settings, &mut Policy)) -> S
     settings.log_target = LogTarget::Off;
     let mut policy = policy(&mut dice);
     (policy.connect_timeout, policy.head_timeout, policy.body_timeout, policy.tunnel_timeout) = (3, 3, 3, 3);
+    (policy.client_body_timeout, policy.client_rate_min) = (3, 0);
     (policy.body_max, policy.retries, policy.pool_idle, policy.pool_max) = (u64::MAX, 1, 3, 8);
     tweak(&mut settings, &mut policy);
     let endpoint = Endpoint::Ip(([10, 2, 0, 0], 80).into());
@@ -154,7 +155,7 @@ fn a_backend_that_stalls_behind_an_interim_response_is_answered_with_504() {
         read_to_end(&stream).await;
     };
     play(
-        |settings, policy| (settings.client_body_timeout, policy.head_timeout) = (2, 6),
+        |_, policy| (policy.client_body_timeout, policy.head_timeout) = (2, 6),
         backend,
         async |stage| {
             let stream = stage.connect().await;

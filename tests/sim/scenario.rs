@@ -91,7 +91,8 @@ pub fn policy(dice: &mut Dice) -> Policy {
         pool_max: dice.pick(&[0, 1, 64, 64]),
         on_timeout: OnTimeout::Silent,
         probe_path: None,
-        ..Policy::default()
+        client_body_timeout: dice.range(2, 5) as u32,
+        client_rate_min: if dice.once_in(2) { limits::CLIENT_RATE_MIN } else { 0 },
     }
 }
 
@@ -122,8 +123,11 @@ pub fn settings(dice: &mut Dice, front: &[Endpoint]) -> Settings {
     }
 }
 
+/// The connections of one client in order: whose plans, and whether they are pipelined.
+type Connections = Vec<(Vec<usize>, bool)>;
+
 /// The plans of each connection of each client: most connections serve several requests, a fault ends one.
-fn play(dice: &mut Dice, clusters: usize) -> (Vec<Plan>, Vec<Vec<(Vec<usize>, bool)>>) {
+fn play(dice: &mut Dice, clusters: usize) -> (Vec<Plan>, Vec<Connections>) {
     let (mut plans, mut clients) = (Vec::new(), Vec::new());
     for _ in 0..dice.range(4, 12) {
         let mut connections = Vec::new();
@@ -168,7 +172,6 @@ pub fn run(seed: u64, verbose: bool) -> Shown {
         client_head_timeout: settings.client_head_timeout,
         client_body_timeout: settings.client_body_timeout,
         half_close_aborts: settings.client_half_close == HalfClose::Abort,
-        rate_min: settings.client_rate_min,
         crowded: settings.connections_per_worker < 100,
         policies: clusters.iter().map(|(policy, _)| policy.clone()).collect(),
     };
