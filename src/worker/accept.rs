@@ -1,6 +1,6 @@
 //! New connections: accepted in batches, admitted by the gate, and kept between requests in their own small task.
 
-use super::busy::Places;
+use super::busy::{Mailbox, Places};
 use super::clusters::add;
 use super::net::{Accepted, Net, Stream};
 use super::session::{Conn, Served};
@@ -8,23 +8,21 @@ use super::{ConnInfo, Core, Gate};
 use crate::config::{Address, ListenerId};
 use crate::limits;
 use std::future::Future;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
-/// Free boxes for busy sessions that one core keeps.
-const PLACES_KEPT: usize = 1024;
+/// The memory of busy sessions.
+type Sessions<S, F> = Places<Conn<S>, Served<S>, F>;
 
-/// What an accepted connection needs: the gate, and how a session is made, with the memory for it.
-pub(super) struct Welcome<N: Net, G, F, S> {
+/// What an accepted connection needs: the gate, and where its sessions run.
+pub(super) struct Welcome<N: Net, G: Gate<N>, F> {
     core: Rc<Core<N>>,
     gate: G,
-    places: Rc<Places<F>>,
-    serve: Rc<S>,
+    sessions: Rc<Sessions<G::Stream, F>>,
 }
 
-impl<N: Net, G: Clone, F, S> Clone for Welcome<N, G, F, S> {
+impl<N: Net, G: Gate<N>, F> Clone for Welcome<N, G, F> {
     fn clone(&self) -> Self {
-        let (core, gate) = (self.core.clone(), self.gate.clone());
-        Welcome { core, gate, places: self.places.clone(), serve: self.serve.clone() }
+        Welcome { core: self.core.clone(), gate: self.gate.clone(), sessions: self.sessions.clone() }
     }
 }
 
@@ -65,15 +63,17 @@ impl<N: Net> Drop for Accepting<N> {
     }
 }
 
-impl<N, G, F, S> Welcome<N, G, F, S>
-where
-    N: Net,
-    G: Gate<N>,
-    F: Future<Output = Served<G::Stream>> + 'static,
-    S: Fn(Rc<Core<N>>, Conn<G::Stream>) -> F + 'static,
-{
-    pub(super) fn new(core: Rc<Core<N>>, gate: G, serve: S) -> Self {
-        Welcome { core, gate, places: Rc::new(Places::new(PLACES_KEPT)), serve: Rc::new(serve) }
+impl<N: Net, G: Gate<N>, F: Future<Output = ()> + 'static> Welcome<N, G, F> {
+    /// `serve` makes the future that serves one busy period after the other: [`super::session::serve_each`].
+    pub(super) fn new(
+        core: Rc<Core<N>>,
+        gate: G,
+        serve: impl Fn(Rc<Core<N>>, Rc<Mailbox<Conn<G::Stream>, Served<G::Stream>>>) -> F + 'static,
+    ) -> Self {
+        let of = core.clone();
+        let sessions = Rc::new(Places::new(move |mailbox| serve(of.clone(), mailbox)));
+        core.net.spawn(trim(core.clone(), Rc::downgrade(&sessions)));
+        Welcome { core, gate, sessions }
     }
 
     /// Accepts on this listener from now on, until it is closed.
@@ -135,12 +135,25 @@ where
             if ready.is_err() {
                 return;
             }
-            match self.places.run((self.serve)(core.clone(), conn)).await {
+            match self.sessions.run(conn).await {
                 Some(Served::Idle(again)) => conn = again,
                 Some(Served::Closed) => return,
                 None => return add(&core.stats.panics, 1),
             }
         }
+    }
+}
+
+/// Frees what busy sessions do not need any more, a part each tick.
+async fn trim<N: Net, S, F: Future<Output = ()>>(core: Rc<Core<N>>, sessions: Weak<Sessions<S, F>>) {
+    let mut trimmed = 0;
+    while let Some(sessions) = sessions.upgrade() {
+        if core.slots.now() != trimmed {
+            trimmed = core.slots.now();
+            sessions.trim();
+        }
+        drop(sessions);
+        core.next_tick().await;
     }
 }
 
@@ -157,22 +170,18 @@ mod tests {
     use crate::worker::net::mem::{Mem, MemStream};
 
     /// Bytes of an idle connection's future and of a busy session's.
-    fn sizes<N, G, F, S>(_: S) -> (usize, usize)
-    where
-        N: Net,
-        G: Gate<N>,
-        F: Future<Output = Served<G::Stream>> + 'static,
-        S: Fn(Rc<Core<N>>, Conn<G::Stream>) -> F + 'static,
-    {
+    fn sizes<N: Net, G: Gate<N>, F: Future<Output = ()> + 'static>(
+        _: impl Fn(Rc<Core<N>>, Rc<Mailbox<Conn<G::Stream>, Served<G::Stream>>>) -> F,
+    ) -> (usize, usize) {
         fn output<A, B, C, D, T>(_: impl Fn(A, B, C, D) -> T) -> usize {
             size_of::<T>()
         }
-        (output(Welcome::<N, G, F, S>::connection), size_of::<F>())
+        (output(Welcome::<N, G, F>::connection), size_of::<F>())
     }
 
     #[test]
     fn an_idle_connection_is_small_and_a_busy_one_is_bounded() {
-        let (idle, busy) = sizes::<Mem, Plain, _, _>(session::serve::<Mem, MemStream>);
+        let (idle, busy) = sizes::<Mem, Plain, _>(session::serve_each::<Mem, MemStream>);
         assert!(idle < 1024, "{idle}");
         assert!(busy < 10 * 1024, "{busy}");
     }

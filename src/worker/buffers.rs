@@ -154,12 +154,16 @@ pub struct Pool {
 struct Shelf {
     free: RefCell<Vec<Buf>>,
     in_use: Cell<usize>,
+    /// The least number that was free since the last trim.
+    least_free: Cell<usize>,
 }
 
 impl Shelf {
     fn take(&self, class: Class) -> Buf {
         self.in_use.set(self.in_use.get() + 1);
-        let free = self.free.borrow_mut().pop();
+        let mut shelf = self.free.borrow_mut();
+        let free = shelf.pop();
+        self.least_free.set(self.least_free.get().min(shelf.len()));
         free.unwrap_or_else(|| Buf::new(class))
     }
 
@@ -179,7 +183,23 @@ impl Shelf {
     }
 }
 
+impl Shelf {
+    /// Frees half of what nobody needed since the last call.
+    fn trim(&self) {
+        let mut free = self.free.borrow_mut();
+        let spare = self.least_free.get().min(free.len());
+        free.drain(..spare.div_ceil(2));
+        self.least_free.set(free.len());
+    }
+}
+
 impl Pool {
+    /// Frees half of the buffers that nobody needed since the last call; to be called once a tick.
+    pub fn trim(&self) {
+        self.small.trim();
+        self.large.trim();
+    }
+
     /// An empty pool; it fills as buffers come back.
     pub fn new() -> Pool {
         Pool::default()

@@ -1,81 +1,105 @@
-//! Memory for busy sessions: their futures are kilobytes long, so they are boxed, and the boxes are used again. A busy
-//! period costs no allocation, an idle connection holds none of it. A panic inside is caught here: it ends one session.
+//! Memory for busy sessions: their futures are kilobytes long, so they are boxed, run for ever, and take one busy period
+//! after the other from a mailbox. A busy period neither allocates nor moves such a future, an idle connection holds none
+//! of it. A panic inside is caught here: it ends one session.
 
-use std::cell::RefCell;
-use std::future::Future;
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
-type Place<F> = Pin<Box<Option<F>>>;
-
-/// Boxes for futures of one type.
-#[derive(Debug)]
-pub struct Places<F> {
-    free: RefCell<Vec<Place<F>>>,
-    kept: usize,
+/// How a future in a box gets its work and gives its results: at most one of each at a time.
+pub struct Mailbox<A, B> {
+    work: Cell<Option<A>>,
+    result: Cell<Option<B>>,
 }
 
-impl<F: Future> Places<F> {
-    /// Keeps at most `kept` free boxes.
-    pub fn new(kept: usize) -> Places<F> {
-        Places { free: RefCell::new(Vec::new()), kept }
+impl<A, B> Mailbox<A, B> {
+    /// Waits for work. Whoever puts it in polls the future, so no waker is kept.
+    pub async fn next(&self) -> A {
+        poll_fn(|_| self.work.take().map_or(Poll::Pending, Poll::Ready)).await
     }
 
-    /// Puts a future into a box of the pool at once (no `async fn`: that would keep a copy of the future in the caller's)
-    /// and returns what runs it. The output is `None` if it panicked; everything it held has been dropped then.
-    pub fn run(&self, future: F) -> Run<'_, F> {
-        let mut place = self.free.borrow_mut().pop().unwrap_or_else(|| Box::pin(None));
-        place.as_mut().set(Some(future));
+    /// Gives the result; the future is not polled again before there is more work.
+    pub fn done(&self, result: B) {
+        self.result.set(Some(result));
+    }
+}
+
+struct Place<A, B, F> {
+    mailbox: Rc<Mailbox<A, B>>,
+    future: Pin<Box<F>>,
+}
+
+/// Boxes of futures that work for ever, made by one function.
+pub struct Places<A, B, F> {
+    make: Box<dyn Fn(Rc<Mailbox<A, B>>) -> F>,
+    free: RefCell<Vec<Place<A, B, F>>>,
+    /// The least number that was free since the last [`Places::trim`].
+    least_free: Cell<usize>,
+}
+
+impl<A, B, F: Future<Output = ()>> Places<A, B, F> {
+    /// Boxes for what `make` makes; none yet.
+    pub fn new(make: impl Fn(Rc<Mailbox<A, B>>) -> F + 'static) -> Self {
+        Places { make: Box::new(make), free: RefCell::new(Vec::new()), least_free: Cell::new(0) }
+    }
+
+    /// Has one piece of work done. The output is `None` if that panicked; everything it held has been dropped then.
+    pub fn run(&self, work: A) -> Run<'_, A, B, F> {
+        let free = self.free.borrow_mut().pop();
+        self.least_free.set(self.least_free.get().min(self.free.borrow().len()));
+        let place = free.unwrap_or_else(|| {
+            let mailbox = Rc::new(Mailbox { work: Cell::new(None), result: Cell::new(None) });
+            Place { future: Box::pin((self.make)(mailbox.clone())), mailbox }
+        });
+        place.mailbox.work.set(Some(work));
         Run { places: self, place: Some(place) }
     }
+
+    /// Frees half of the boxes that nobody needed since the last call.
+    pub fn trim(&self) {
+        let mut free = self.free.borrow_mut();
+        let spare = self.least_free.get().min(free.len());
+        free.drain(..spare.div_ceil(2));
+        self.least_free.set(free.len());
+    }
 }
 
-/// A future that runs in a pooled box.
-#[derive(Debug)]
-pub struct Run<'a, F: Future> {
-    places: &'a Places<F>,
-    place: Option<Place<F>>,
+/// Work under way in a pooled box.
+pub struct Run<'a, A, B, F: Future<Output = ()>> {
+    places: &'a Places<A, B, F>,
+    place: Option<Place<A, B, F>>,
 }
 
-impl<F: Future> Run<'_, F> {
-    fn give_back(&mut self) {
-        let Some(mut place) = self.place.take() else { return };
-        place.as_mut().set(None);
-        let mut free = self.places.free.borrow_mut();
-        if free.len() < self.places.kept {
-            free.push(place);
+// Nothing in it is pinned in place: the future has its own box.
+impl<A, B, F: Future<Output = ()>> Unpin for Run<'_, A, B, F> {}
+
+impl<A, B, F: Future<Output = ()>> Future for Run<'_, A, B, F> {
+    type Output = Option<B>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<B>> {
+        let Some(place) = &mut self.place else { return Poll::Ready(None) };
+        let polled = catch_unwind(AssertUnwindSafe(|| place.future.as_mut().poll(cx)));
+        let result = place.mailbox.result.take();
+        match (polled, result) {
+            (Ok(Poll::Pending), None) => Poll::Pending,
+            (Ok(Poll::Pending), result) => {
+                self.places.free.borrow_mut().extend(self.place.take());
+                Poll::Ready(result)
+            }
+            (Ok(Poll::Ready(())) | Err(_), result) => {
+                self.place = None;
+                Poll::Ready(result)
+            }
         }
-    }
-}
-
-impl<F: Future> Future for Run<'_, F> {
-    type Output = Option<F::Output>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(future) = self.place.as_mut().and_then(|place| place.as_mut().as_pin_mut()) else {
-            return Poll::Ready(None);
-        };
-        let output = match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
-            Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(output)) => Some(output),
-            Err(_) => None,
-        };
-        self.give_back();
-        Poll::Ready(output)
-    }
-}
-
-impl<F: Future> Drop for Run<'_, F> {
-    fn drop(&mut self) {
-        self.give_back();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::future::ready;
     use std::task::Waker;
 
     fn finish<F: Future>(future: F) -> F::Output {
@@ -85,27 +109,36 @@ mod tests {
         }
     }
 
-    #[test]
-    fn boxes_are_used_again_up_to_the_limit() {
-        let places = Places::new(1);
-        assert_eq!(finish(places.run(ready(1))), Some(1));
-        let first = std::ptr::from_ref(&*places.free.borrow()[0]);
-        let (one, other) = (places.run(ready(2)), places.run(ready(3)));
-        assert_eq!((finish(one), finish(other)), (Some(2), Some(3)));
-        assert_eq!(places.free.borrow().len(), 1);
-        assert!(std::ptr::eq(first, &*places.free.borrow()[0]));
+    async fn double(mailbox: Rc<Mailbox<u32, u32>>) {
+        loop {
+            let n = mailbox.next().await;
+            if n == 13 {
+                std::panic::resume_unwind(Box::new("a bug"));
+            }
+            mailbox.done(2 * n);
+        }
     }
 
     #[test]
-    fn a_panic_ends_one_future_only() {
-        let places = Places::new(1);
-        let session = |bad: bool| async move {
-            if bad {
-                std::panic::resume_unwind(Box::new("a bug"));
-            }
-            7
-        };
-        assert_eq!(finish(places.run(session(true))), None);
-        assert_eq!(finish(places.run(session(false))), Some(7));
+    fn boxes_are_used_again_and_trimmed_when_not_needed() {
+        let places = Places::new(double);
+        assert_eq!(finish(places.run(1)), Some(2));
+        let (one, other) = (places.run(2), places.run(3));
+        assert_eq!(places.free.borrow().len(), 0);
+        assert_eq!((finish(one), finish(other)), (Some(4), Some(6)));
+        assert_eq!(places.free.borrow().len(), 2);
+        places.trim();
+        assert_eq!(places.free.borrow().len(), 2, "both were needed");
+        places.trim();
+        places.trim();
+        assert_eq!(places.free.borrow().len(), 0);
+    }
+
+    #[test]
+    fn a_panic_ends_one_piece_of_work_only() {
+        let places = Places::new(double);
+        assert_eq!(finish(places.run(13)), None);
+        assert_eq!(places.free.borrow().len(), 0);
+        assert_eq!(finish(places.run(4)), Some(8));
     }
 }

@@ -146,7 +146,7 @@ pub struct Core<N: Net> {
 /// Runs one core until it has drained. `listeners` are accepted on from the start; more come by message.
 pub async fn run<N: Net, G: Gate<N>>(net: N, gate: G, links: Links, listeners: Vec<(ListenerId, N::Listener)>) {
     let core = Rc::new(Core::new(net, links));
-    let welcome = accept::Welcome::new(core.clone(), gate, session::serve::<N, G::Stream>);
+    let welcome = accept::Welcome::new(core.clone(), gate, session::serve_each::<N, G::Stream>);
     for (id, listener) in listeners {
         welcome.listen(id, listener);
     }
@@ -183,10 +183,9 @@ pub fn start_with<G: Gate<Os>>(gate: G, runtime: (Choice, Option<usize>, Bell), 
 }
 
 /// Looks at the publisher and the inbox whenever the doorbell rings.
-async fn messages<N: Net, G: Gate<N>, F, S>(core: Rc<Core<N>>, welcome: accept::Welcome<N, G, F, S>)
+async fn messages<N: Net, G: Gate<N>, F>(core: Rc<Core<N>>, welcome: accept::Welcome<N, G, F>)
 where
-    F: Future<Output = session::Served<G::Stream>> + 'static,
-    S: Fn(Rc<Core<N>>, session::Conn<G::Stream>) -> F + 'static,
+    F: Future<Output = ()> + 'static,
 {
     loop {
         core.look_at_snapshot();
@@ -280,6 +279,7 @@ impl<N: Net> Core<N> {
         self.slots.tick(&self.net, now);
         self.idle.tick(&self.net, now);
         let pooled = self.clusters.tick(&self.net, now);
+        self.buffers.trim();
         if let Some(drain) = self.drain.get() {
             if now >= drain.idle_until {
                 self.idle.end_all(&self.net);
@@ -312,6 +312,14 @@ impl<N: Net> Core<N> {
         // A year of five digits would not fit; the date then stays as it was.
         if write!(&mut date[..], "{text}").is_ok() {
             self.date.set(date);
+        }
+    }
+
+    /// Waits for the next tick.
+    async fn next_tick(&self) {
+        let now = self.slots.now();
+        while self.slots.now() == now {
+            self.next_change().await;
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::attempt::{self, Outcome};
 use super::buffers::{Buf, Class};
+use super::busy::Mailbox;
 use super::clusters::{LocalBackend, LocalCluster, add};
 use super::deadlines::{Aim, Dir, SlotGuard};
 use super::net::{How, Net, Stream};
@@ -108,11 +109,19 @@ enum Asked {
     Rejected(Reject),
 }
 
+/// Serves one busy connection after the other, for ever.
+pub(super) async fn serve_each<N: Net, C: Stream>(core: Rc<Core<N>>, mailbox: Rc<Mailbox<Conn<C>, Served<C>>>) {
+    let mut head = RequestHead::default();
+    loop {
+        let conn = mailbox.next().await;
+        mailbox.done(serve(&core, conn, &mut head).await);
+    }
+}
+
 /// Serves requests until the connection is idle or closed.
-pub(super) async fn serve<N: Net, C: Stream>(core: Rc<Core<N>>, mut conn: Conn<C>) -> Served<C> {
+async fn serve<N: Net, C: Stream>(core: &Rc<Core<N>>, mut conn: Conn<C>, head: &mut RequestHead) -> Served<C> {
     let slot = core.slots.open(conn.stream.handle());
     let mut buf = core.buffers.take(Class::Small);
-    let mut head = RequestHead::default();
     loop {
         slot.begin();
         let (head_timeout, underscores) = {
@@ -123,7 +132,7 @@ pub(super) async fn serve<N: Net, C: Stream>(core: Rc<Core<N>>, mut conn: Conn<C
         let began_us = if core.logs() { core.net.now_us() } else { 0 };
         let mut scan = HeadScan::default();
         let asked;
-        (asked, buf) = read_head(&conn.stream, &slot, &mut scan, &mut head, underscores, buf).await;
+        (asked, buf) = read_head(&conn.stream, &slot, &mut scan, head, underscores, buf).await;
         slot.disarm(Dir::Up);
         if matches!(asked, Asked::Silent) {
             core.buffers.put(buf);
@@ -131,7 +140,7 @@ pub(super) async fn serve<N: Net, C: Stream>(core: Rc<Core<N>>, mut conn: Conn<C
         }
         let after = {
             let rules = core.client_rules();
-            let turn = Turn { core: &core, stream: &conn.stream, info: &conn.info, slot: &slot, head: &head, rules };
+            let turn = Turn { core, stream: &conn.stream, info: &conn.info, slot: &slot, head, rules };
             let mut tally = Tally::new(began_us);
             match asked {
                 Asked::Head => exchange(&turn, buf, &mut tally).await,
@@ -142,7 +151,7 @@ pub(super) async fn serve<N: Net, C: Stream>(core: Rc<Core<N>>, mut conn: Conn<C
             After::Next(rest) => buf = rest,
             After::Close { linger } => {
                 if linger {
-                    turn_away(&core, &conn.stream, &slot).await;
+                    turn_away(core, &conn.stream, &slot).await;
                 }
                 drop(slot);
                 conn.stream.close();
