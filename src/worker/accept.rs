@@ -8,7 +8,7 @@ use super::{ConnInfo, Core, Gate};
 use crate::config::{Address, ListenerId};
 use crate::limits;
 use std::future::Future;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 
 /// The memory of busy sessions.
 type Sessions<S, F> = Places<Conn<S>, Served<S>, F>;
@@ -72,8 +72,12 @@ impl<N: Net, G: Gate<N>, F: Future<Output = ()> + 'static> Welcome<N, G, F> {
     ) -> Self {
         let of = core.clone();
         let sessions = Rc::new(Places::new(move |mailbox| serve(of.clone(), mailbox)));
-        core.net.spawn(trim(core.clone(), Rc::downgrade(&sessions)));
         Welcome { core, gate, sessions }
+    }
+
+    /// Gives back memory of busy sessions that is not needed any more; to be called once a tick.
+    pub(super) fn trim(&self) {
+        self.sessions.trim();
     }
 
     /// Accepts on this listener from now on, until it is closed.
@@ -141,19 +145,6 @@ impl<N: Net, G: Gate<N>, F: Future<Output = ()> + 'static> Welcome<N, G, F> {
                 None => return add(&core.stats.panics, 1),
             }
         }
-    }
-}
-
-/// Frees what busy sessions do not need any more, a part each tick.
-async fn trim<N: Net, S, F: Future<Output = ()>>(core: Rc<Core<N>>, sessions: Weak<Sessions<S, F>>) {
-    let mut trimmed = 0;
-    while let Some(sessions) = sessions.upgrade() {
-        if core.slots.now() != trimmed {
-            trimmed = core.slots.now();
-            sessions.trim();
-        }
-        drop(sessions);
-        core.next_tick().await;
     }
 }
 

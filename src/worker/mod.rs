@@ -150,8 +150,8 @@ pub async fn run<N: Net, G: Gate<N>>(net: N, gate: G, links: Links, listeners: V
     for (id, listener) in listeners {
         welcome.listen(id, listener);
     }
-    core.net.spawn(messages(core.clone(), welcome));
-    core.net.spawn(ticks(core.clone()));
+    core.net.spawn(messages(core.clone(), welcome.clone()));
+    core.net.spawn(ticks(core.clone(), welcome));
     core.drained().await;
     core.log.borrow_mut().flush();
     // This message is no hint: it waits for room in the channel.
@@ -206,10 +206,14 @@ where
 }
 
 /// The core's clock.
-async fn ticks<N: Net>(core: Rc<Core<N>>) {
+async fn ticks<N: Net, G: Gate<N>, F>(core: Rc<Core<N>>, welcome: accept::Welcome<N, G, F>)
+where
+    F: Future<Output = ()> + 'static,
+{
     loop {
         let now = core.net.tick().await;
         core.tick(now);
+        welcome.trim();
     }
 }
 
@@ -312,14 +316,6 @@ impl<N: Net> Core<N> {
         // A year of five digits would not fit; the date then stays as it was.
         if write!(&mut date[..], "{text}").is_ok() {
             self.date.set(date);
-        }
-    }
-
-    /// Waits for the next tick.
-    async fn next_tick(&self) {
-        let now = self.slots.now();
-        while self.slots.now() == now {
-            self.next_change().await;
         }
     }
 
