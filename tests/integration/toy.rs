@@ -8,6 +8,7 @@
 use crate::client::{Client, End, Wire};
 use crate::harness::{Driver, Ringway, lossy, millis, on_both_drivers, seconds};
 use crate::origin::Origin;
+use crate::upgrade;
 use std::io::{self, ErrorKind, Read, Result, Write};
 use std::net::TcpStream;
 use std::process::Command;
@@ -244,6 +245,26 @@ on_both_drivers! {
         assert_eq!(client.response().status, 400);
         client.closed();
         assert!(origin.requests().is_empty());
+    }
+
+    fn an_end_inside_a_record_is_no_half_close_of_a_tunnel(driver) {
+        // An end between two records is passed on, and the backend's last words come back. A torn one cuts the tunnel.
+        let origin = upgrade::echo_tunnel();
+        let ringway = Ringway::behind_toy(driver, &[&origin]);
+        for (torn, last_words) in [(false, "bye"), (true, "")] {
+            let (mut socket, mut client) = by_hand(&ringway);
+            let mut sealer = Sealer::default();
+            socket.write_all(&sealer.record(upgrade::ASK)).expect("sent");
+            assert_eq!(client.head_of("GET").status, 101);
+            socket.write_all(&sealer.record("echo")).expect("sent");
+            assert_eq!(client.raw(4), b"echo");
+            let record = sealer.record("more");
+            socket.write_all(if torn { &record[..3] } else { &[] }).expect("sent");
+            client.fin();
+            let (rest, end) = client.rest(seconds(5));
+            assert_eq!((lossy(&rest).as_str(), end), (last_words, End::Fin), "torn: {torn}");
+        }
+        origin.wait_all_closed(seconds(5));
     }
 
     fn what_is_no_record_ends_the_connection(driver) {
