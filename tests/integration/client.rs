@@ -2,6 +2,7 @@
 
 use crate::harness::{Ringway, lossy, millis, seconds};
 use crate::message::{self, Framing, Taken};
+use crate::toy::{self, ToyWire};
 use std::io::{ErrorKind, Read, Result, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
@@ -9,8 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// A byte stream to the proxy. A transforming codec (records, later TLS) can stand between this and the socket: `connect`
-/// is the only place that makes one.
+/// A byte stream to the proxy. A transforming codec ([`ToyWire`]) can stand between this and the socket.
 pub trait Wire: Read + Write + Send {
     fn set_wait(&self, time: Duration) -> Result<()>;
     fn end_writing(&mut self) -> Result<()>;
@@ -45,7 +45,6 @@ impl Wire for UnixStream {
     fn reset(&mut self) {}
 }
 
-/// The one place where connections to the proxy are made.
 fn connect(address: SocketAddr) -> Box<dyn Wire> {
     let stream = TcpStream::connect_timeout(&address, seconds(5)).expect("connect to the proxy");
     let _ = stream.set_nodelay(true);
@@ -103,14 +102,20 @@ impl Client {
     }
 
     pub fn at(address: SocketAddr) -> Client {
-        Client::over(connect(address))
+        Client::talking(connect(address))
     }
 
     pub fn unix(path: &Path) -> Client {
-        Client::over(Box::new(UnixStream::connect(path).expect("connect to a Unix listener")))
+        Client::talking(Box::new(UnixStream::connect(path).expect("connect to a Unix listener")))
     }
 
-    fn over(wire: Box<dyn Wire>) -> Client {
+    /// In clear text, or in the toy's records where that is switched on.
+    fn talking(wire: Box<dyn Wire>) -> Client {
+        Client::over(if toy::is_on() { Box::new(ToyWire::new(wire)) } else { wire })
+    }
+
+    /// Over this very wire.
+    pub fn over(wire: Box<dyn Wire>) -> Client {
         wire.set_wait(seconds(15)).expect("timeouts");
         Client { wire, ahead: Vec::new() }
     }

@@ -2,6 +2,7 @@
 
 use crate::origin::Origin;
 use crate::settings;
+use crate::{toy, toy_server};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Read;
@@ -16,6 +17,16 @@ use std::time::{Duration, Instant};
 /// The binary under test: the one just built, or another that is named by `RINGWAY`.
 pub fn binary() -> String {
     std::env::var("RINGWAY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_ringway").to_string())
+}
+
+/// The command that serves a config: the binary, or the same proxy behind the toy transport where that is switched on.
+fn serving(config: &Path) -> Command {
+    if toy::is_on() {
+        return toy_server::command(config);
+    }
+    let mut command = Command::new(binary());
+    command.arg("run").arg("--config").arg(config);
+    command
 }
 
 /// Which driver moves the bytes.
@@ -149,15 +160,26 @@ impl Ringway {
 
     /// The same, with a change to the command before it is run (limits, redirections).
     pub fn start_with(driver: Driver, config: Value, change: impl FnOnce(&mut Command)) -> Ringway {
-        Ringway::spawn(driver, config, free_address(), change)
+        Ringway::spawn(driver, config, free_address(), serving, change)
     }
 
     /// For a config that names its listeners itself; one of them is at `address`.
     pub fn start_at(driver: Driver, config: Value, address: SocketAddr) -> Ringway {
-        Ringway::spawn(driver, config, address, |_| {})
+        Ringway::spawn(driver, config, address, serving, |_| {})
     }
 
-    fn spawn(driver: Driver, mut config: Value, address: SocketAddr, change: impl FnOnce(&mut Command)) -> Ringway {
+    /// Before these origins, with nothing but defaults, and with the toy transport towards its clients.
+    pub fn behind_toy(driver: Driver, origins: &[&Origin]) -> Ringway {
+        Ringway::spawn(driver, config_of(origins), free_address(), toy_server::command, |_| {})
+    }
+
+    fn spawn(
+        driver: Driver,
+        mut config: Value,
+        address: SocketAddr,
+        serving: impl FnOnce(&Path) -> Command,
+        change: impl FnOnce(&mut Command),
+    ) -> Ringway {
         let scratch = Scratch::new();
         let map = config.as_object_mut().expect("a config is an object");
         map.insert("io".into(), json!(driver.key()));
@@ -170,8 +192,7 @@ impl Ringway {
         map.entry("log").or_insert_with(|| json!({ "access": scratch.path("access.log") }));
         let file = scratch.write("config.json", &format!("{config:#}"));
         let errors = fs::File::create(scratch.path("stderr")).expect("a file for stderr");
-        let mut command = Command::new(binary());
-        command.arg("run").arg("--config").arg(&file);
+        let mut command = serving(&file);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
         change(&mut command);
         die_with_parent(&mut command);

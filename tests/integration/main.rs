@@ -47,3 +47,6 @@ mod log;
 mod limits;
 
 mod cli;
+
+mod toy;
+mod toy_server;

@@ -5,13 +5,13 @@ use crate::harness::{Ringway, lossy, millis, on_both_drivers, seconds};
 use crate::origin::{Origin, ok};
 use crate::settings::{TUNNEL, set};
 
-const ASK: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+pub const ASK: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 const AGREED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 /// Agrees, then gives back what it gets until the peer says it is done.
-fn echo_tunnel() -> Origin {
+pub fn echo_tunnel() -> Origin {
     Origin::new(|c| {
         if c.head().is_some() {
             c.send(AGREED);
