@@ -32,9 +32,12 @@ struct Place<A, B, F> {
     future: Pin<Box<F>>,
 }
 
+/// Makes a future that works for a mailbox.
+type Make<A, B, F> = Box<dyn Fn(Rc<Mailbox<A, B>>) -> F>;
+
 /// Boxes of futures that work for ever, made by one function.
 pub struct Places<A, B, F> {
-    make: Box<dyn Fn(Rc<Mailbox<A, B>>) -> F>,
+    make: Make<A, B, F>,
     free: RefCell<Vec<Place<A, B, F>>>,
     /// The least number that was free since the last [`Places::trim`].
     least_free: Cell<usize>,
