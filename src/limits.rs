@@ -73,6 +73,8 @@ pub const PROBE_LOST_MS: u64 = 2 * PROBE_TIMEOUT_MS;
 pub const CORE_SKEW_TICKS: u32 = 2;
 /// Addresses of one backend's name that are used, in ascending order.
 pub const ADDRESSES_PER_NAME_MAX: usize = 64;
+/// Milliseconds after a stop signal in which another one counts as the same.
+pub const STOP_AGAIN_MS: u64 = 300;
 /// Seconds that a core may stay silent after its drain should have ended, before control stops without it.
 pub const DRAIN_GRACE_SECONDS: u64 = 2;
 /// Backends of one cluster that one exchange remembers as tried.

@@ -167,6 +167,8 @@ pub struct Control {
     listeners: Listeners,
     log: LogWriter,
     reloads: reload::Reloads,
+    /// When the first stop signal came.
+    stopped_ms: Option<u64>,
     ended: Option<Ended>,
 }
 
@@ -194,6 +196,7 @@ impl Control {
             listeners: parts.listeners,
             log: parts.log,
             reloads: reload::Reloads::new(parts.origin),
+            stopped_ms: None,
             ended: None,
         })
     }
@@ -286,8 +289,14 @@ impl Control {
     }
 
     fn stop(&mut self) {
-        match self.supervisor.drain(self.now_ms()) {
+        let now = self.now_ms();
+        // timeout(1) and terminals signal the process and its group: one stop may come twice within a moment.
+        if self.stopped_ms.is_some_and(|before| now < before + limits::STOP_AGAIN_MS) {
+            return;
+        }
+        match self.supervisor.drain(now) {
             Some(seconds) => {
+                self.stopped_ms = Some(now);
                 tracing::info!("stop: draining for at most {seconds} s; a second signal ends at once");
                 self.tell_all(|| ToWorker::Drain { seconds });
                 self.ring_all();
