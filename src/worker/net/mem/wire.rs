@@ -134,6 +134,7 @@ impl World {
 
     /// Puts bytes on their way from `end` to its peer.
     pub(super) fn transmit(&mut self, end: EndId, bytes: Vec<u8>) {
+        assert!(!bytes.is_empty(), "no packet is empty: a closed end would answer it with a reset");
         let n = bytes.len() as u64;
         self.trace.note(3, [self.now, end as u64, n]);
         self.post(end, Packet::Bytes(bytes));

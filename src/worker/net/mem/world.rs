@@ -379,13 +379,14 @@ impl World {
         let Some(Op { kind: Kind::Send(_, bytes), outcome, .. }) = self.ops.get_mut(&id) else { return };
         let part = bytes[sent..sent + n].to_vec();
         outcome.sent += n;
-        self.transmit(end, part);
+        // Before the bytes go: their arrival may make room, which wakes this very operation.
         if sent + n == all {
             self.decide(id, Ok(all));
         } else {
             let us = 1 + self.dice.below(self.weather.show_us + 1);
             self.after(us, Due::Start(id));
         }
+        self.transmit(end, part);
     }
 
     fn start_connect(&mut self, id: OpId, client: EndId, to: &Endpoint) {
