@@ -290,7 +290,7 @@ const SUITE: &[&str] =
 fn the_suite_passes_through_a_stream_that_transforms() {
     let other = if Driver::Uring.usable() { "::epoll" } else { "::uring" };
     let mut command = Command::new(std::env::current_exe().expect("this binary"));
-    command.args(SUITE).args(["--skip", other, "--skip", "toy"]).env(SWITCH, "1");
+    command.args(SUITE).args(["--skip", other, "--skip", "toy", "--test-threads=16"]).env(SWITCH, "1");
     let output = crate::harness::run(command, seconds(240));
     let said = lossy(&output.stdout);
     assert!(output.status.success(), "{said}\n{}", lossy(&output.stderr));
