@@ -125,7 +125,11 @@ impl<N: Net, G: Gate<N>, F: Future<Output = ()> + 'static> Welcome<N, G, F> {
             _ => None,
         });
         let info = ConnInfo { listener, peer: accepted.peer, local, via_proxy: None, tls: false };
+        // A gate that waits for its client waits no longer than a head may take.
+        let seconds = core.view().settings.client_head_timeout;
+        let room = core.idle.enter(accepted.stream.handle(), core.slots.now(), seconds);
         let Some((stream, info)) = self.gate.admit(accepted.stream, info).await else { return };
+        drop(room);
         let mut conn = Conn { stream, info: Rc::new(info), served: 0 };
         loop {
             let seconds = {

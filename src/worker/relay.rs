@@ -396,7 +396,8 @@ async fn carry<N: Net, A: Stream, B: Stream>(
         let mut buf;
         if early.is_empty() {
             if from.readable().await.is_err() {
-                break;
+                core.net.shutdown(to.handle(), How::Both);
+                return carried;
             }
             buf = core.buffers.take(Class::Small);
             let received;
