@@ -424,6 +424,10 @@ fn in_a_drain_status_is_told_reloads_are_not_obeyed_and_a_second_stop_ends_it() 
     }
     let good = config(&rig.dir, json!({"a": "unix:a.sock"}), json!({}));
     assert_eq!(client.reload(&good)["error"]["code"], "failed");
+    // Within a moment of the first one it counts as the same.
+    rig.stop();
+    assert_eq!(client.status()["draining"], true);
+    std::thread::sleep(Duration::from_millis(limits::STOP_AGAIN_MS));
     rig.stop();
     assert_eq!(rig.ended(), Ended::AtOnce);
 }
