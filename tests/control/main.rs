@@ -149,7 +149,7 @@ impl Drop for Rig {
         if let Some(control) = self.control.take() {
             // Two, so that it ends also where the workers are stuck.
             let _ = (&self.signals).write_all(b"x");
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(limits::STOP_AGAIN_MS + 20));
             let _ = (&self.signals).write_all(b"x");
             let _ = control.join();
         }
