@@ -24,7 +24,7 @@ use crate::http::head::Underscores;
 use crate::route::table::Policy;
 use ipnet::IpNet;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// Where a listener listens or a backend is, as typed.
@@ -51,6 +51,13 @@ pub struct Listener {
     pub address: Address,
     /// Peers whose X-Forwarded-* are believed.
     pub trusted_proxies: Vec<IpNet>,
+}
+
+impl Listener {
+    /// Whether this peer is one of the trusted proxies.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|net| net.contains(&peer))
+    }
 }
 
 /// What a FIN from the client means while its request is being served.
@@ -142,6 +149,13 @@ pub struct Settings {
     pub drain_timeout: u32,
     /// Value of Retry-After on 503, in seconds.
     pub retry_after: u32,
+}
+
+impl Settings {
+    /// A listener that has not been removed.
+    pub fn listener(&self, id: ListenerId) -> Option<&Listener> {
+        self.listeners.get(id.0 as usize)?.as_ref()
+    }
 }
 
 /// A backend as configured (before names are resolved).

@@ -120,7 +120,7 @@ impl<N: Net, G: Gate<N>, F: Future<Output = ()> + 'static> Welcome<N, G, F> {
 
     async fn connection(self, listener: ListenerId, accepted: Accepted<N::Stream>, counted: Counted<N>) {
         let core = &counted.0;
-        let local = core.view().settings.listeners.get(listener.0 as usize).and_then(|l| match l.as_ref()?.address {
+        let local = core.view().settings.listener(listener).and_then(|l| match l.address {
             Address::Ip(address) => Some(address),
             _ => None,
         });

@@ -32,8 +32,6 @@ pub(super) enum Outcome {
 pub(super) struct Flow<'a> {
     /// The request's head.
     request: &'a [u8],
-    /// The Upgrade value that it asked with, or nothing.
-    asked: &'a [u8],
     pub(super) body_max: u64,
     pub(super) body_timeout: u32,
     pub(super) client_timeout: u32,
@@ -180,7 +178,6 @@ pub(super) async fn attempt<N: Net, C: Stream>(
 
     let flow = Flow {
         request: &buf.filled()[..turn.head.bytes],
-        asked: turn.head.upgrade.of(buf.filled()),
         body_max: policy.body_max,
         body_timeout: policy.body_timeout,
         client_timeout: policy.client_body_timeout,
@@ -286,12 +283,11 @@ fn compose<N: Net, C: Stream>(
     let (core, head, info) = (turn.core, turn.head, turn.info);
     {
         let view = core.view();
-        let listener = view.settings.listeners.get(info.listener.0 as usize).and_then(Option::as_ref);
+        let listener = view.settings.listener(info.listener);
         let peer = info.peer.map(|peer| peer.ip());
-        let trusts = |ip| listener.is_some_and(|l| l.trusted_proxies.iter().any(|net| net.contains(&ip)));
         let how = RequestRewrite {
             peer,
-            trusted: peer.is_some_and(trusts),
+            trusted: listener.zip(peer).is_some_and(|(listener, peer)| listener.trusts(peer)),
             client: tally.client,
             scheme: if info.tls { "https" } else { "http" },
             port: info.local.map_or(0, |local| local.port()),
@@ -468,7 +464,7 @@ async fn final_head<N: Net, C: Stream>(
                 if let Err(failure) = head.parse(&buf.filled()[..bytes], request.method) {
                     break Trouble::BadHead(failure);
                 }
-                if head.status == 101 && !head.switches_to(&buf.filled()[..bytes], flow.asked) {
+                if head.status == 101 && !head.switches_to(&buf.filled()[..bytes], request.upgrade.of(flow.request)) {
                     break Trouble::BadHead(Failure { fault: Fault::UnsolicitedUpgrade, at: 0 });
                 }
                 if !head.is_interim() {

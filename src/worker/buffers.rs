@@ -89,16 +89,6 @@ impl Buf {
         self.bytes.truncate(self.start + range.end);
         self.start += range.start;
     }
-    /// Moves the filled bytes from `at` on to the end of `into`; `false` (and nothing done) if there is no room. This is
-    /// how bytes of a next message leave a buffer whose first part is framed in place.
-    #[must_use]
-    pub fn move_tail(&mut self, at: usize, into: &mut Buf) -> bool {
-        let fits = into.append(&self.filled()[at..]);
-        if fits {
-            self.truncate(at);
-        }
-        fits
-    }
     /// Moves the first `head` filled bytes forward so that they end at offset `to` of the filled bytes; what stood between
     /// is gone.
     pub fn close_gap(&mut self, head: usize, to: usize) {
@@ -279,17 +269,6 @@ mod tests {
         assert_eq!(buf.filled(), b"5\r\nhello\r\n");
         buf.keep(0..0);
         assert!(buf.is_empty());
-    }
-
-    #[test]
-    fn the_tail_moves_whole_or_not_at_all() {
-        let (mut buf, mut next) = (Buf::new(Class::Large), Buf::new(Class::Small));
-        assert!(buf.append(b"bodyGET / HTTP/1.1"));
-        assert!(buf.move_tail(4, &mut next));
-        assert_eq!((buf.filled(), next.filled()), (&b"body"[..], &b"GET / HTTP/1.1"[..]));
-        assert!(buf.append(&[0; 40_000]));
-        assert!(!buf.move_tail(4, &mut next));
-        assert_eq!((buf.len(), next.len()), (40_004, 14));
     }
 
     #[test]

@@ -311,9 +311,9 @@ impl<N: Net, C: Stream> Turn<'_, N, C> {
     fn client(&self, head_bytes: &[u8]) -> Option<IpAddr> {
         let peer = self.info.peer.map(|peer| peer.ip());
         let view = self.core.view();
-        let proxies = view.settings.listeners.get(self.info.listener.0 as usize).and_then(Option::as_ref);
-        let Some(proxies) = proxies.map(|l| &l.trusted_proxies).filter(|p| !p.is_empty()) else { return peer };
-        forwarded::client(self.head, head_bytes, peer, &|ip| proxies.iter().any(|net| net.contains(&ip)))
+        let listener = view.settings.listener(self.info.listener);
+        let Some(listener) = listener.filter(|l| !l.trusted_proxies.is_empty()) else { return peer };
+        forwarded::client(self.head, head_bytes, peer, &|ip| listener.trusts(ip))
     }
 
     /// Whether the exchange has lost its client; books the reason.
