@@ -20,7 +20,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-pub use change::{Change, Names, Refusal};
+pub use change::{Change, Labels, Names, Refusal};
 pub use compose::{Resolution, Resolutions, names_of};
 pub use status::{BackendStatus, ClusterStatus, Status, Unresolved};
 
@@ -271,7 +271,9 @@ impl Supervisor {
         self.generation += 1;
         self.epoch += 1;
         let notes = self.install(prepared.composed, now);
-        Committed { snapshot: self.snapshot(), change: prepared.change, notes }
+        let mut change = prepared.change;
+        change.taken_away.epoch = self.epoch;
+        Committed { snapshot: self.snapshot(), change, notes }
     }
 
     /// The names of backends, to be resolved from time to time.

@@ -236,6 +236,7 @@ pub(super) async fn attempt<N: Net, C: Stream>(
         }
         Down::Upgraded => {
             slot.backend_answered();
+            slot.tunnel();
             tally.bytes += relay::tunnel(turn, stream, policy.tunnel_timeout, &buf.filled()[taken..]).await;
             let idle = slot.fired(Dir::Up) || slot.fired(Dir::Down);
             tally.reason = if idle { Reason::TunnelIdle } else { Reason::Tunnel };

@@ -4,7 +4,7 @@ use super::attempt::{self, Outcome};
 use super::buffers::{Buf, Class};
 use super::busy::Mailbox;
 use super::clusters::{LocalBackend, LocalCluster, add};
-use super::deadlines::{Aim, Dir, SlotGuard};
+use super::deadlines::{Aim, Dir, Place, SlotGuard};
 use super::net::{How, Net, Stream};
 use super::relay;
 use super::{ConnInfo, Core};
@@ -266,10 +266,12 @@ async fn run<N: Net, C: Stream>(turn: &Turn<'_, N, C>, buf: Buf, tally: &mut Tal
         let state = state.get_or_insert_with(|| Exchange::new(head.method, policy.retries));
         tally.cluster = Some(found.clone());
         cluster = Some(found.clone());
+        let place = Place { cluster: Some(found.shared.id), epoch: core.view().epoch, ..Place::default() };
         let Some((index, backend)) = core.pick(&found, &tried) else {
             return turn.answer(last.0, last.1, buf, tally).await;
         };
         tally.backend = Some(backend.clone());
+        turn.slot.place(Place { backend: Some(backend.id), ..place });
         match attempt::attempt(turn, &found, &backend, state, &buf, tally).await {
             Outcome::End(end) => return (end, buf),
             Outcome::Refuse { status, reason } => return turn.answer(status, reason, buf, tally).await,
