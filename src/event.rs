@@ -4,6 +4,7 @@
 //! [`CoreStats`]) first, then a message as a hint, then control's doorbell; a full channel loses hints, never state.
 
 use crate::config::ListenerId;
+use crate::failures::Failures;
 use crate::publish::Snapshot;
 use crate::route::{BackendId, ClusterId};
 use crossbeam_channel::Sender;
@@ -153,4 +154,6 @@ pub struct CoreStats {
     pub panics: AtomicU64,
     /// Buffers in use now.
     pub buffers: AtomicU64,
+    /// The latest exchanges that went wrong.
+    pub failures: Failures,
 }

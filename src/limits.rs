@@ -90,6 +90,12 @@ pub const CONTROL_INPUT_BYTES_MAX: usize = 2 * CONTROL_LINE_BYTES_MAX;
 pub const CONTROL_STALL_SECONDS: u64 = 30;
 /// Clients of the control socket at one time.
 pub const CONTROL_CLIENTS_MAX: usize = 64;
+/// Failed exchanges that each core remembers, and bytes of each text in one.
+pub const FAILURES_KEPT: usize = 256;
+/// See [`FAILURES_KEPT`].
+pub const FAILURE_TEXT_BYTES_MAX: usize = 128;
+/// Largest weight of a backend.
+pub const WEIGHT_MAX: u32 = 65_535;
 /// Patches over the config file that are remembered one by one; the older half of more is taken together.
 pub const PATCHES_MAX: usize = 64;
 /// Overrides of backends at one time.

@@ -5,6 +5,7 @@
 use super::command::VERSION;
 use super::fault::{Fault, Faults};
 use super::receipt::Receipt;
+use super::state::Override;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -238,9 +239,26 @@ pub struct ListenerStatus {
 pub struct ClusterStatus {
     /// By id; where one id has several addresses, by `ID@ADDRESS`.
     pub backends: BTreeMap<String, BackendStatus>,
+    /// Its requests wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Pause>,
     /// Backends whose name does not resolve now, by id: the name and why.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub unresolved: BTreeMap<String, String>,
+}
+
+/// Why requests wait.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Pause {
+    /// Since when, in seconds since 1970 (UTC).
+    pub since: u64,
+    /// Until when at most.
+    pub until: u64,
+    /// By whom.
+    pub who: String,
+    /// Why, if it was said.
+    pub why: Option<String>,
 }
 
 /// What is known of a backend.
@@ -281,7 +299,12 @@ pub struct BackendStatus {
     pub endpoint: String,
     /// Its state.
     pub state: StateWord,
-    /// Since when it has that state, in seconds since 1970 (UTC).
+    /// Its state by observed health alone, whatever operators say.
+    pub observed: StateWord,
+    /// What operators have overruled.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<Override>,
+    /// Since when it has that observed state, in seconds since 1970 (UTC).
     pub since: u64,
     /// Why, for people; `None` for a backend that has always been up.
     pub why: Option<String>,

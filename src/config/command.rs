@@ -86,9 +86,8 @@ pub enum Level {
     Change,
 }
 
-const COMMANDS: [&str; 12] = [
-    "status", "routes", "config", "errors", "reload", "apply", "backend", "pause", "resume", "log", "ready", "stop",
-];
+const COMMANDS: [&str; 12] =
+    ["status", "routes", "config", "errors", "reload", "apply", "backend", "pause", "resume", "log", "ready", "stop"];
 
 #[derive(Deserialize)]
 struct Envelope {
@@ -159,6 +158,24 @@ impl Command {
         match self {
             Command::Status(_) | Command::Routes(_) | Command::Config(_) | Command::Errors(_) => Level::Read,
             _ => Level::Change,
+        }
+    }
+
+    /// Its name on the wire.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Command::Status(_) => "status",
+            Command::Routes(_) => "routes",
+            Command::Config(_) => "config",
+            Command::Errors(_) => "errors",
+            Command::Reload(_) => "reload",
+            Command::Apply(_) => "apply",
+            Command::Backend(_) => "backend",
+            Command::Pause(_) => "pause",
+            Command::Resume(_) => "resume",
+            Command::Log(_) => "log",
+            Command::Ready(_) => "ready",
+            Command::Stop(_) => "stop",
         }
     }
 

@@ -21,9 +21,11 @@ mod place;
 pub mod receipt;
 mod route_key;
 mod shape;
+pub mod state;
 pub mod value;
 pub mod words;
 
+use self::command::Level;
 use crate::http::head::Underscores;
 use crate::route::table::Policy;
 use ipnet::IpNet;
@@ -215,6 +217,19 @@ pub struct Plan {
     pub io: Io,
     /// Control socket path; `None` is off. Needs a restart.
     pub control_socket: Option<PathBuf>,
-    /// Permission bits of the control socket.
-    pub control_mode: u32,
+    /// Who may use the control socket.
+    pub control_access: ControlAccess,
+    /// Where patches and overrides are kept. Needs a restart.
+    pub state_file: Option<PathBuf>,
+}
+
+/// Who may use the control socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlAccess {
+    /// Permission bits of the file.
+    pub mode: u32,
+    /// Its group, by name or number.
+    pub group: Option<String>,
+    /// What each user may do; `None` is everything.
+    pub uids: Option<BTreeMap<u32, Level>>,
 }

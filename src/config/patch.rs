@@ -270,13 +270,9 @@ mod tests {
 
     #[test]
     fn what_is_no_patch() {
-        for (text, line, column) in [
-            ("", 1, 1),
-            ("[]", 1, 1),
-            ("null", 1, 1),
-            ("{\"a\": 1,}", 1, 8),
-            ("{\"a\": {\"b\": 1,\n \"b\": 2}}", 2, 2),
-        ] {
+        for (text, line, column) in
+            [("", 1, 1), ("[]", 1, 1), ("null", 1, 1), ("{\"a\": 1,}", 1, 8), ("{\"a\": {\"b\": 1,\n \"b\": 2}}", 2, 2)]
+        {
             let faults = Patch::parse(text, "p.json").unwrap_err();
             assert_eq!((faults.list[0].line, faults.list[0].column), (line, column), "{text}: {faults}");
         }

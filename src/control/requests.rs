@@ -4,14 +4,13 @@ use super::reload::Order;
 use super::running::Wanted;
 use super::socket::{ClientId, Line, Peer};
 use super::{Control, answers, say};
-use crate::config::answer::{Answer, Code, Error, Id};
+use crate::config::answer::{Answer, Code, Error, Id, Status};
 use crate::config::command::{Command, Level, Request};
-use crate::config::orders::{Log, Patience, Reload};
+use crate::config::orders::{Log, Patience, Reload, Wait};
 use crate::config::receipt::{Done, Receipt};
 use crate::limits;
 use crate::supervisor::{Administered, Whose};
 use std::path::PathBuf;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Who wants a change.
@@ -48,8 +47,7 @@ impl Control {
         let request = match Request::parse(&line.bytes) {
             Ok(request) => request,
             Err(garbage) => {
-                let answer = Answer::error(garbage.id, garbage.error).to_line();
-                return self.answer(line.client, answer.as_bytes());
+                return self.answer(line.client, &Answer::error(garbage.id, garbage.error));
             }
         };
         let asker = Asker::Client { client: line.client, peer: line.peer, id: request.id };
@@ -60,17 +58,28 @@ impl Control {
             return self.refuse(&asker, Error::new(Code::NotAllowed, message));
         }
         match request.command {
-            Command::Status(_) => self.reply(&asker, |id| self.status(id)),
-            Command::Routes(_) => self.reply(&asker, |id| Answer::ok(id, &answers::routes(&self.supervisor.snapshot()))),
-            Command::Config(_) => {
-                self.reply(&asker, |id| Answer::ok(id, &self.running.told(self.supervisor.snapshot().generation)));
+            Command::Status(_) => {
+                let status = self.status();
+                self.reply(&asker, Ok(status));
             }
-            Command::Errors(_) => self.reply(&asker, |id| Answer::ok(id, &answers::errors(&self.workers))),
+            Command::Routes(_) => {
+                let routes = answers::routes(&self.supervisor.snapshot());
+                self.reply(&asker, Ok(routes));
+            }
+            Command::Config(_) => {
+                let told = self.running.told(self.supervisor.snapshot().generation);
+                self.reply(&asker, Ok(told));
+            }
+            Command::Errors(_) => {
+                let errors = answers::errors(&self.workers);
+                self.reply(&asker, Ok(errors));
+            }
             Command::Reload(reload) => self.order_reload(asker, reload),
             Command::Apply(apply) => {
                 let (file, text) = (apply.file.unwrap_or_else(|| "patch".to_owned()), apply.patch);
                 let wanted = Wanted::Patch { text, file, who: who(line.peer), at: unix_now() };
-                self.reloads.order(Order { if_generation: apply.if_generation, ..Order::new(asker, wanted, apply.wait) });
+                self.reloads
+                    .order(Order { if_generation: apply.if_generation, ..Order::new(asker, wanted, apply.wait) });
             }
             Command::Backend(order) => {
                 let Some((cluster, backend)) = order.backend.rsplit_once('/') else {
@@ -84,10 +93,9 @@ impl Control {
             }
             Command::Pause(pause) => {
                 let seconds = pause.max.unwrap_or(limits::PAUSE_SECONDS).min(limits::PAUSE_SECONDS_MAX);
-                let whose =
-                    Whose { who: who(line.peer), why: pause.why, unix: unix_now(), seconds: Some(seconds) };
+                let whose = Whose { who: who(line.peer), why: pause.why, unix: unix_now(), seconds: Some(seconds) };
                 let done = self.supervisor.pause(&pause.cluster, whose, self.now_ms());
-                let patience = Patience { wait: crate::config::orders::Wait::Drained, seconds: Some(seconds) };
+                let patience = Patience { wait: Wait::Drained, seconds: Some(seconds) };
                 self.administered(asker, format!("pause {}", pause.cluster), done, patience);
             }
             Command::Resume(resume) => {
@@ -103,7 +111,7 @@ impl Control {
                 self.finish(&asker, "log level", done.map(|()| format!("the operational log tells {level} and worse")));
             }
             Command::Ready(ready) => {
-                self.set_ready(ready.ready);
+                self.ready = ready.ready;
                 let word = if ready.ready { "ready" } else { "not ready" };
                 self.finish(&asker, "ready", Ok(format!("readiness probes are told: {word}")));
             }
@@ -116,11 +124,21 @@ impl Control {
 
     /// What a client may do. Without `control.uids` whoever the socket's permissions let in may do everything.
     fn level_of(&self, peer: Peer) -> Option<Level> {
-        let uids = &self.supervisor.control_uids();
-        if uids.is_empty() || peer.uid == 0 || peer.uid == self.own_uid {
-            return Some(Level::Change);
+        match self.supervisor.control_uids() {
+            Some(uids) if peer.uid != 0 && peer.uid != self.own_uid => uids.get(&peer.uid).copied(),
+            _ => Some(Level::Change),
         }
-        uids.get(&peer.uid).copied()
+    }
+
+    fn status(&self) -> Status {
+        answers::status(&answers::Sources {
+            status: &self.supervisor.status(),
+            workers: &self.workers,
+            listeners: self.supervisor.listeners(),
+            driver: self.origin.driver,
+            since: self.origin.since,
+            now_ms: self.now_ms(),
+        })
     }
 
     pub(super) fn order_reload(&mut self, asker: Asker, reload: Reload) {
@@ -149,11 +167,11 @@ impl Control {
     }
 
     /// Answers a command that was done at once, or failed.
-    fn finish(&self, asker: &Asker, what: &str, done: Result<String, String>) {
+    fn finish(&mut self, asker: &Asker, what: &str, done: Result<String, String>) {
         match done {
             Ok(done) => {
                 tracing::info!("{what} {}: {done}", asker.audit());
-                self.reply(asker, |id| Answer::ok(id, &Done { done }));
+                self.reply(asker, Ok(Done { done }));
             }
             Err(why) => self.refuse(asker, Error::new(Code::Failed, why)),
         }

@@ -72,6 +72,26 @@ impl Running {
         Ok(Running { file: self.file.clone(), base: self.base.clone(), patches, hash: hash(&text), text })
     }
 
+    /// With the patches of an earlier process; `None` if there are none.
+    ///
+    /// # Errors
+    /// They no longer fit.
+    pub(super) fn recalled(&self, patches: Vec<receipt::Applied>, machine: Machine) -> Result<Option<Checked>, String> {
+        if patches.is_empty() {
+            return Ok(None);
+        }
+        let mut applied = Vec::with_capacity(patches.len());
+        for receipt::Applied { at, who, patch } in patches {
+            let patch = Patch::parse(&patch, "state file").map_err(|faults| faults.to_string())?;
+            applied.push(Applied { patch: Arc::new(patch), who, at });
+        }
+        let running = self.patched(applied).map_err(|e| e.to_string())?;
+        let shown = running.file.to_string_lossy();
+        let plan = check::load_for(&running.text, &shown, machine.cores, machine.open_files_max)
+            .map_err(|faults| faults.to_string())?;
+        Ok(Some((running, plan)))
+    }
+
     /// The file that it began with.
     pub fn file(&self) -> &Path {
         &self.file
@@ -239,11 +259,8 @@ mod tests {
         assert_eq!((plan.clusters.len(), one.patches().len()), (2, 1));
         let (two, plan) = apply(&one, r#"{"routes": {"d.example": "d"}}"#).unwrap();
         assert_eq!((plan.routes.len(), two.told(3).patches.len()), (2, 2));
-        let file = |drop_patches| Wanted::File {
-            file: "c.json".into(),
-            content: Some(running().text().into()),
-            drop_patches,
-        };
+        let file =
+            |drop_patches| Wanted::File { file: "c.json".into(), content: Some(running().text().into()), drop_patches };
         assert_eq!(two.with(file(false), MACHINE).unwrap().1.routes.len(), 2);
         let (dropped, plan) = two.with(file(true), MACHINE).unwrap();
         assert_eq!((plan.routes.len(), dropped.patches().len(), dropped.text()), (1, 0, running().text()));

@@ -74,7 +74,9 @@ impl StateFile {
         let (to_writer, states) = unbounded();
         let done = Arc::new(Done::default());
         let theirs = done.clone();
-        std::thread::Builder::new().name("ringway-state".into()).spawn(move || write_all(&path, &states, &theirs, &*ring))?;
+        std::thread::Builder::new()
+            .name("ringway-state".into())
+            .spawn(move || write_all(&path, &states, &theirs, &*ring))?;
         Ok(StateFile { to_writer, asked: 0, done })
     }
 

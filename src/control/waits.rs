@@ -3,7 +3,7 @@
 
 use super::requests::Asker;
 use super::{Control, answers};
-use crate::config::answer::{Answer, Code, Error};
+use crate::config::answer::{Code, Error};
 use crate::config::orders::{Patience, Wait};
 use crate::config::receipt::{Ack, Left, Receipt};
 use crate::event::{Remains, TakenAway, ToWorker};
@@ -27,6 +27,8 @@ pub(super) struct Waiting {
     /// In a word or two, for the log.
     pub what: String,
     pub receipt: Box<Receipt>,
+    /// What the state file has to have; 0 without one.
+    pub saving: u64,
     /// What is taken away by it.
     pub away: Arc<TakenAway>,
     pub labels: Labels,
@@ -54,7 +56,7 @@ struct Asked {
 impl Waiting {
     pub fn new(
         (asker, what): (Asker, String),
-        receipt: Receipt,
+        (receipt, saving): (Receipt, u64),
         (away, labels): (TakenAway, Labels),
         patience: Patience,
         began: Instant,
@@ -63,6 +65,7 @@ impl Waiting {
             asker,
             what,
             receipt: Box::new(receipt),
+            saving,
             away: Arc::new(away),
             labels,
             patience,
@@ -70,6 +73,11 @@ impl Waiting {
             published_us: clock_us(),
             stage: Stage::Acknowledging { until: Instant::now() + Duration::from_secs(limits::ACKNOWLEDGE_SECONDS) },
         }
+    }
+
+    fn unsaved(&mut self, why: String) {
+        self.receipt.saved = Some(false);
+        self.receipt.warnings.push(format!("in force, but it would not survive a restart: {why}"));
     }
 
     /// When there is something to look at.
@@ -84,6 +92,24 @@ impl Waiting {
 }
 
 impl Control {
+    /// The parts of a receipt that are the same for all changes.
+    pub(super) fn running_receipt(&self) -> Receipt {
+        Receipt { hash: self.running.hash().to_owned(), patches: self.running.patches().len(), ..Receipt::default() }
+    }
+
+    /// A change was published: its receipt is given when it is ready.
+    pub(super) fn wait_for(
+        &mut self,
+        who: (Asker, String),
+        receipt: Receipt,
+        away: (TakenAway, Labels),
+        patience: Patience,
+        began: Instant,
+    ) {
+        let saving = if self.state_file.is_some() { self.saving } else { 0 };
+        self.waits.push(Waiting::new(who, (receipt, saving), away, patience, began));
+    }
+
     /// Takes every waiting receipt as far as it goes now.
     pub(super) fn go_on_waiting(&mut self) {
         for waiting in std::mem::take(&mut self.waits) {
@@ -93,7 +119,7 @@ impl Control {
         }
     }
 
-    fn look_at_wait(&self, mut waiting: Waiting) -> Option<Waiting> {
+    fn look_at_wait(&mut self, mut waiting: Waiting) -> Option<Waiting> {
         let now = Instant::now();
         if let Stage::Acknowledging { until } = waiting.stage {
             self.collect_acks(&mut waiting);
@@ -132,6 +158,18 @@ impl Control {
         Some(waiting)
     }
 
+    /// Whether the state file has it; `None` as long as that is not known.
+    fn saved(&self, waiting: &Waiting) -> Option<Result<(), String>> {
+        match &self.state_file {
+            Some(file) if waiting.saving > 0 => file.saved(waiting.saving),
+            _ => Some(Ok(())),
+        }
+    }
+
+    pub(super) fn refuse(&mut self, asker: &Asker, error: Error) {
+        self.reply(asker, Err::<(), Error>(error));
+    }
+
     fn ask(&self, away: &Arc<TakenAway>) -> Asked {
         let (answer, answers) = bounded(self.workers.len());
         self.tell_all(|| ToWorker::Count { on: away.clone(), answer: answer.clone() });
@@ -148,30 +186,31 @@ impl Control {
         for (core, worker) in self.workers.iter().enumerate() {
             if worker.stats.epoch.load(Acquire) >= receipt.epoch {
                 let at = worker.stats.epoch_at_us.load(Relaxed);
-                receipt.acks.push(Ack {
-                    core,
-                    at_us: offset + at,
-                    after_us: at.saturating_sub(waiting.published_us),
-                });
+                receipt.acks.push(Ack { core, at_us: offset + at, after_us: at.saturating_sub(waiting.published_us) });
             }
         }
         receipt.workers = self.workers.len();
         receipt.acknowledged = receipt.acks.len();
     }
 
-    fn done(&self, mut waiting: Waiting) -> Option<Waiting> {
-        if self.unsaved(&waiting.receipt) {
-            return Some(waiting);
+    fn done(&mut self, mut waiting: Waiting) -> Option<Waiting> {
+        match self.saved(&waiting) {
+            // An answer is not held back for ever by a disk.
+            None if waiting.began.elapsed() < Duration::from_secs(limits::ACKNOWLEDGE_SECONDS) => return Some(waiting),
+            None => waiting.unsaved("the state file could not be written in time".to_owned()),
+            Some(Err(why)) => waiting.unsaved(why),
+            Some(Ok(())) if waiting.saving > 0 => waiting.receipt.saved = Some(true),
+            Some(Ok(())) => {}
         }
         self.sign(&mut waiting);
         let Receipt { generation, epoch, .. } = *waiting.receipt;
         let (what, took) = (&waiting.what, waiting.receipt.took_ms);
         tracing::info!("{what} {}: generation {generation}, epoch {epoch}, after {took} ms", waiting.asker.audit());
-        self.reply(&waiting.asker, |id| Answer::ok(id, &*waiting.receipt));
+        self.reply(&waiting.asker, Ok(&*waiting.receipt));
         None
     }
 
-    fn not_acknowledged(&self, mut waiting: Waiting) -> Option<Waiting> {
+    fn not_acknowledged(&mut self, mut waiting: Waiting) -> Option<Waiting> {
         self.sign(&mut waiting);
         let missing: Vec<String> = (0..self.workers.len())
             .filter(|core| waiting.receipt.acks.iter().all(|ack| ack.core != *core))
@@ -186,7 +225,7 @@ impl Control {
         self.fail(waiting, Code::NotAcknowledged, message)
     }
 
-    fn not_drained(&self, mut waiting: Waiting) -> Option<Waiting> {
+    fn not_drained(&mut self, mut waiting: Waiting) -> Option<Waiting> {
         self.sign(&mut waiting);
         let left = waiting.receipt.left.iter().flatten().map(answers::left).collect::<Vec<_>>();
         let left = if left.is_empty() { "not every worker has said what".to_owned() } else { left.join("; ") };
@@ -194,10 +233,10 @@ impl Control {
         self.fail(waiting, Code::NotDrained, message)
     }
 
-    fn fail(&self, waiting: Waiting, code: Code, message: String) -> Option<Waiting> {
+    fn fail(&mut self, waiting: Waiting, code: Code, message: String) -> Option<Waiting> {
         tracing::warn!("{} {}: {message}", waiting.what, waiting.asker.audit());
         let error = Error { receipt: Some(waiting.receipt), ..Error::new(code, message) };
-        self.reply(&waiting.asker, |id| Answer::error(Some(id), error));
+        self.refuse(&waiting.asker, error);
         None
     }
 
@@ -206,12 +245,9 @@ impl Control {
         let receipt = &mut waiting.receipt;
         receipt.took_ms = waiting.began.elapsed().as_millis() as u64;
         receipt.claim = match receipt.acks.iter().map(|ack| ack.at_us).max() {
-            Some(at) if receipt.acknowledged == receipt.workers => format!(
-                "no request was started on the state before epoch {} after {}.{:06} (UTC)",
-                receipt.epoch,
-                answers::utc(at / 1_000_000),
-                at % 1_000_000
-            ),
+            Some(at) if receipt.acknowledged == receipt.workers => {
+                format!("no request was started on the state before epoch {} after {}", receipt.epoch, answers::utc(at))
+            }
             _ => "none: not every worker has taken it over".to_owned(),
         };
     }

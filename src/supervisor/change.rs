@@ -1,7 +1,7 @@
 //! What a reload changes, and why it may be refused.
 
 use super::compose::{Identities, numbered};
-use crate::config::{ListenerId, Plan};
+use crate::config::{ControlAccess, ListenerId, Plan};
 use crate::event::TakenAway;
 use crate::route::table::BadRoute;
 use crate::route::{BackendId, ClusterId};
@@ -63,8 +63,8 @@ pub struct Change {
     pub listeners: Names,
     /// Some setting is another.
     pub settings: bool,
-    /// Permission bits the control socket gets, if they are others.
-    pub control_mode: Option<u32>,
+    /// Who may use the control socket, if that is another.
+    pub control_access: Option<ControlAccess>,
     /// What no request is started on any more once every worker runs on the new table.
     pub taken_away: TakenAway,
     /// What is in `taken_away`, for people.
@@ -136,7 +136,7 @@ pub(super) fn change(old: Option<&Plan>, new: &Plan, was: &Identities, is: &Iden
         queued: true,
     };
     change.labels = labels(was, &change.taken_away);
-    change.control_mode = (old.control_mode != new.control_mode).then_some(new.control_mode);
+    change.control_access = (old.control_access != new.control_access).then(|| new.control_access.clone());
     change
 }
 
@@ -151,8 +151,7 @@ pub(super) fn labels(was: &Identities, away: &TakenAway) -> Labels {
             labels.backends.insert(*id, format!("{cluster}/{backend} ({endpoint})"));
         }
     }
-    labels.clusters =
-        names.iter().filter(|(id, _)| concerned(id)).map(|(id, name)| (*id, (*name).clone())).collect();
+    labels.clusters = names.iter().filter(|(id, _)| concerned(id)).map(|(id, name)| (*id, (*name).clone())).collect();
     labels
 }
 
@@ -166,7 +165,10 @@ pub(super) fn restart_keys(old: &Plan, new: &Plan, cores: usize) -> Vec<&'static
         keys.push("io");
     }
     if old.control_socket != new.control_socket {
-        keys.push("control_socket");
+        keys.push("control.socket");
+    }
+    if old.state_file != new.state_file {
+        keys.push("state_file");
     }
     keys
 }

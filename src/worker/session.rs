@@ -11,6 +11,7 @@ use super::{ConnInfo, Core};
 use crate::access_log::Record;
 use crate::config::{HalfClose, LogTarget};
 use crate::exchange::{Exchange, Next, Reason, Trouble};
+use crate::failures::{self, Failure};
 use crate::http::body::Body;
 use crate::http::forwarded;
 use crate::http::framing::Framing;
@@ -426,6 +427,9 @@ impl<N: Net> Core<N> {
     /// The end of an exchange: counters, and its log line.
     fn conclude<C: Stream>(&self, turn: &Turn<'_, N, C>, head_bytes: Option<&[u8]>, tally: &Tally<N::Stream>) {
         add(&self.stats.exchanges, 1);
+        if !tally.reason.is_well() {
+            self.stats.failures.add(|| self.failure(turn.head, head_bytes, tally));
+        }
         let view = self.view();
         if view.settings.log_target == LogTarget::Off {
             return;
@@ -448,5 +452,21 @@ impl<N: Net> Core<N> {
             reason: tally.reason.code(),
         };
         self.log.borrow_mut().add(&record, view.settings.log_format);
+    }
+
+    fn failure(&self, head: &RequestHead, head_bytes: Option<&[u8]>, tally: &Tally<N::Stream>) -> Failure {
+        let of = |span: crate::http::Span| head_bytes.map_or_else(String::new, |bytes| failures::text(span.of(bytes)));
+        Failure {
+            unix: self.unix_seconds.get(),
+            client: tally.client,
+            method: of(head.method_span),
+            host: of(head.authority),
+            path: of(head.target),
+            status: tally.status,
+            reason: tally.reason.code(),
+            detail: tally.reason.detail(),
+            cluster: tally.cluster.as_ref().map(|cluster| cluster.shared.name.clone()),
+            backend: tally.backend.as_ref().map(|backend| backend.name.clone()),
+        }
     }
 }

@@ -548,5 +548,6 @@ fn snapshot(
         clusters.push(cluster);
     }
     let table = Arc::new(RouteTable::build(clusters, routes).expect("routes differ"));
-    Snapshot { generation, epoch, table, states: states.into(), settings: settings.clone() }
+    let (states, settings) = (states.into(), settings.clone());
+    Snapshot { generation, epoch, table, states, paused: Arc::default(), settings }
 }
