@@ -10,6 +10,7 @@ use ringway::worker::net::mem::{Mem, MemStream};
 use ringway::worker::net::{How, Net, Stream};
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -46,7 +47,12 @@ struct Talk {
     /// No more is to be sent.
     ended: Cell<bool>,
     written: Cell<bool>,
+    /// The connection is to be reset in the end.
     reset: Cell<bool>,
+    /// A send is under way.
+    sending: Cell<bool>,
+    /// A send has found the connection reset: the kernel tells of that once, and the next receive sees a mere end.
+    was_reset: Cell<bool>,
 }
 
 /// Runs two futures to their ends.
@@ -93,6 +99,17 @@ impl Client {
         self.ledger.with(id, |entry| entry.slept_us += self.mem.now_us() - begun);
     }
 
+    /// Sends bytes; `false` if the connection took not all of them.
+    async fn send(&self, stream: &MemStream, talk: &Talk, bytes: &[u8]) -> bool {
+        talk.sending.set(true);
+        let sent = wire::try_send(stream, bytes).await;
+        talk.sending.set(false);
+        if sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset) {
+            talk.was_reset.set(true);
+        }
+        sent.is_ok()
+    }
+
     async fn write(&self, stream: &MemStream, talk: &Talk, ids: &[usize], pipelined: bool) {
         for (k, id) in ids.iter().enumerate() {
             let plan = self.ledger.plan(*id);
@@ -133,50 +150,50 @@ impl Client {
         };
         match plan.manner {
             Manner::Malformed(n) => {
-                wire::send(stream, MALFORMED[n]).await;
+                self.send(stream, talk, MALFORMED[n]).await;
                 false
             }
             Manner::CutRequest { part, reset } => {
-                wire::send(stream, &whole[..part_of(whole.len(), part)]).await;
+                self.send(stream, talk, &whole[..part_of(whole.len(), part)]).await;
                 self.mem.sleep_us(self.below(3000)).await;
                 leave(reset)
             }
             Manner::Stall { part } => {
-                wire::send(stream, &whole[..part_of(whole.len(), part)]).await;
+                self.send(stream, talk, &whole[..part_of(whole.len(), part)]).await;
                 false
             }
             Manner::GoAway { after_us, reset } => {
-                wire::send(stream, &whole).await;
+                self.send(stream, talk, &whole).await;
                 self.mem.sleep_us(after_us).await;
                 leave(reset)
             }
             Manner::Drip => {
-                let mut sent = wire::send(stream, &head).await;
+                let mut sent = self.send(stream, talk, &head).await;
                 let mut rest = &body[..];
                 for _ in 0..8 {
                     if !sent || talk.ended.get() || talk.answered.get() > k {
                         return false;
                     }
-                    sent = wire::send(stream, &rest[..10]).await;
+                    sent = self.send(stream, talk, &rest[..10]).await;
                     rest = &rest[10..];
                     self.sleep(plan.id, 1_000_000).await;
                 }
                 if sent {
-                    wire::send(stream, rest).await;
+                    self.send(stream, talk, rest).await;
                 }
                 false
             }
             Manner::Slow if !plan.script.switch => self.slowly(stream, plan.id, talk, (&head, &body)).await,
             _ if plan.expect => {
-                let sent = wire::send(stream, &head).await;
+                let sent = self.send(stream, talk, &head).await;
                 let begun = self.mem.now_us();
                 let wait = 300_000;
                 self.until(wait, || talk.may_continue.get() || talk.ended.get() || talk.answered.get() > k).await;
                 self.ledger.with(plan.id, |entry| entry.slept_us += self.mem.now_us() - begun);
-                sent && !talk.ended.get() && wire::send(stream, &body).await && self.half_close(stream, plan)
+                sent && !talk.ended.get() && self.send(stream, talk, &body).await && self.half_close(stream, plan)
             }
             _ => {
-                let sent = wire::send(stream, &whole).await;
+                let sent = self.send(stream, talk, &whole).await;
                 if plan.script.switch && sent {
                     self.feed_tunnel(stream, talk, plan).await;
                     return false;
@@ -199,7 +216,7 @@ impl Client {
             let mut rest = bytes;
             for _ in 0..pauses {
                 let n = self.below(rest.len() as u64 + 1) as usize;
-                if !wire::send(stream, &rest[..n]).await || talk.ended.get() {
+                if !self.send(stream, talk, &rest[..n]).await || talk.ended.get() {
                     return false;
                 }
                 rest = &rest[n..];
@@ -207,7 +224,7 @@ impl Client {
                     self.sleep(id, self.below(most)).await;
                 }
             }
-            if !wire::send(stream, rest).await {
+            if !self.send(stream, talk, rest).await {
                 return false;
             }
         }
@@ -227,14 +244,14 @@ impl Client {
             self.until(u64::MAX, || talk.switched.get() || talk.ended.get()).await;
         }
         let half = bytes.len() / 2;
-        if talk.ended.get() || !wire::send(stream, &bytes[..half]).await {
+        if talk.ended.get() || !self.send(stream, talk, &bytes[..half]).await {
             return;
         }
         self.sleep(plan.id, self.below(600_000)).await;
         // To end the sending side before the answer may mean to go away.
         self.until(u64::MAX, || talk.switched.get() || talk.ended.get()).await;
         // A client that does not read blocks here until the proxy gives up.
-        let sent = !talk.ended.get() && wire::send(stream, &bytes[half..]).await;
+        let sent = !talk.ended.get() && self.send(stream, talk, &bytes[half..]).await;
         // Every third tunnel falls silent instead of ending.
         if sent && !plan.id.is_multiple_of(3) && !talk.ended.get() {
             self.mem.shutdown(stream.handle(), How::Write);
@@ -290,7 +307,7 @@ impl Client {
             }
             _ => {}
         }
-        let (got, close) = self.receive(reader, talk, plan).await;
+        let (got, close) = self.receive(stream, reader, talk, plan).await;
         let began = self.ledger.with(plan.id, |entry| entry.began_us);
         // The end of an idle connection, or a client that went away: there is nothing to judge.
         let Some(began) = began else { return false };
@@ -378,7 +395,7 @@ impl Client {
     }
 
     /// One final response, and whether the connection ends behind it.
-    async fn receive(&self, reader: &mut Reader<'_>, talk: &Talk, plan: &Plan) -> (Got, bool) {
+    async fn receive(&self, stream: &MemStream, reader: &mut Reader<'_>, talk: &Talk, plan: &Plan) -> (Got, bool) {
         loop {
             let total = reader.total - reader.bytes.len();
             let head = match reader.head().await {
@@ -400,8 +417,22 @@ impl Client {
                 self.interim(plan, talk, status, id);
                 continue;
             }
-            return self.body(reader, plan, (status, id), &head).await;
+            let (got, close) = self.body(reader, plan, (status, id), &head).await;
+            let whole = matches!(got, Got::Response { .. });
+            if whole && reader.end.is_some() && self.was_reset(stream, talk).await {
+                return (Got::Cut, true);
+            }
+            return (got, close);
         }
+    }
+
+    /// Whether the end that a receive has seen was a reset that a send was told of.
+    async fn was_reset(&self, stream: &MemStream, talk: &Talk) -> bool {
+        if self.mem.gone(stream.handle(), false) {
+            // Nothing can be sent any more: a send that is under way ends at once.
+            self.until(u64::MAX, || !talk.sending.get()).await;
+        }
+        talk.was_reset.get()
     }
 
     fn interim(&self, plan: &Plan, talk: &Talk, status: u16, id: Option<usize>) {
