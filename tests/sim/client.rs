@@ -36,6 +36,8 @@ pub struct Client {
     pub dice: RefCell<Dice>,
     pub pipe_bytes: usize,
     pub idle_timeout: u32,
+    /// Where the proxy listens now.
+    pub fronts: Rc<RefCell<Vec<Endpoint>>>,
 }
 
 /// What a connection's two halves tell each other.
@@ -71,11 +73,13 @@ impl Client {
     /// Plays one connection.
     pub async fn connection(&self, to: &Endpoint, ids: &[usize], pipelined: bool) {
         let Ok(stream) = self.mem.connect(to, |_| {}).await else {
-            if self.mem.now_us() < self.ledger.drained_from.get() {
+            if self.mem.now_us() < self.ledger.drained_from.get() && self.fronts.borrow().contains(to) {
                 self.ledger.violation("the proxy refused a connection".into());
             }
             return;
         };
+        let address = self.mem.address(&stream).expect("an address, of a connection by IP");
+        self.ledger.connections.borrow_mut().push((address, ids.to_vec()));
         let talk = Talk::default();
         both(self.write(&stream, &talk, ids, pipelined), self.read(&stream, &talk, ids)).await;
         if talk.reset.get() { stream.reset() } else { stream.close() }
@@ -215,7 +219,10 @@ impl Client {
         for (bytes, pauses, most) in [(head, 2, 300_000), (body, 4, 700_000)] {
             let mut rest = bytes;
             for _ in 0..pauses {
-                let n = self.below(rest.len() as u64 + 1) as usize;
+                if rest.is_empty() {
+                    break;
+                }
+                let n = 1 + self.below(rest.len() as u64) as usize;
                 if !self.send(stream, talk, &rest[..n]).await || talk.ended.get() {
                     return false;
                 }
@@ -307,7 +314,10 @@ impl Client {
             }
             _ => {}
         }
+        let before = reader.used();
         let (got, close) = self.receive(stream, reader, talk, plan).await;
+        let (bytes, whole) = (reader.used() - before, matches!(got, Got::Response { .. }));
+        self.ledger.with(plan.id, |entry| (entry.seen.bytes, entry.seen.whole) = (bytes, whole));
         let began = self.ledger.with(plan.id, |entry| entry.began_us);
         // The end of an idle connection, or a client that went away: there is nothing to judge.
         let Some(began) = began else { return false };
@@ -355,6 +365,8 @@ impl Client {
         let backend = policy.map_or(0, |p| (p.retries + 1) * (p.connect_timeout + 1) + p.head_timeout + p.body_timeout);
         self.mem.sleep_us(u64::from(backend + client + 8) * 1_000_000).await;
         let blocked = plan.download() > 2 * self.pipe_bytes && policy.is_some();
+        // Where there is no room, it may still wait to be accepted.
+        let blocked = blocked && !rules.crowded;
         if blocked && !self.mem.gone(stream.handle(), false) && !self.excused(plan) {
             self.ledger.violation(format!("exchange {id}: a client that does not read is waited for; {plan:?}"));
         }
@@ -381,6 +393,7 @@ impl Client {
         let begun = self.mem.now_us();
         let mut got = Vec::new();
         reader.body(Framing::UntilClose, &mut got).await;
+        self.ledger.with(id, |entry| entry.seen.bytes += got.len());
         let took = self.mem.now_us() - begun;
         let want = self.tunnel_bytes(plan);
         let drained = self.mem.now_us() >= self.ledger.drained_from.get();
@@ -397,7 +410,7 @@ impl Client {
     /// One final response, and whether the connection ends behind it.
     async fn receive(&self, stream: &MemStream, reader: &mut Reader<'_>, talk: &Talk, plan: &Plan) -> (Got, bool) {
         loop {
-            let total = reader.total - reader.bytes.len();
+            let total = reader.used();
             let head = match reader.head().await {
                 Ok(head) => head,
                 Err(Ended::Broken) => {
@@ -450,12 +463,13 @@ impl Client {
         head: &Head,
     ) -> (Got, bool) {
         // Who has not read the method cannot know that a body is not wanted.
-        let malformed = matches!(plan.manner, Manner::Malformed(_) | Manner::Stall { .. });
+        let malformed = id.is_none() && matches!(plan.manner, Manner::Malformed(_) | Manner::Stall { .. });
         let bodiless = matches!(status, 101 | 204 | 304) || (plan.method == "HEAD" && !malformed);
         let framing = if bodiless { Framing::None } else { head.framing(Framing::UntilClose) };
         if plan.http10 && head.get("transfer-encoding").is_some() && !malformed {
             self.ledger.violation(format!("exchange {}: chunks for a client of 1.0", plan.id));
         }
+        self.ledger.with(plan.id, |entry| (entry.seen.status, entry.seen.own) = (Some(status), id.is_none()));
         let mut body = Vec::new();
         let ended = reader.body(framing, &mut body).await;
         let kept_alive = head.get("connection").is_some_and(|v| v.eq_ignore_ascii_case("keep-alive"));

@@ -371,8 +371,9 @@ fn a_virtual_client_whose_upload_is_told_of_a_reset_has_no_whole_body() {
             reader.more().await;
             stream.reset();
         });
-        let dice = RefCell::new(dice);
-        let client = Client { mem: mem.clone(), ledger: ledger.clone(), dice, pipe_bytes: 4096, idle_timeout: 9 };
+        let (dice, fronts) = (RefCell::new(dice), Rc::new(RefCell::new(vec![front.clone()])));
+        let (net, theirs) = (mem.clone(), ledger.clone());
+        let client = Client { mem: net, ledger: theirs, dice, pipe_bytes: 4096, idle_timeout: 9, fronts };
         mem.run(client.connection(&front, &[0], false));
         assert_eq!(ledger.violations.take(), Vec::<String>::new(), "seed {seed}");
         mem.finish();

@@ -74,6 +74,11 @@ impl<'a> Reader<'a> {
         Reader { stream, bytes: Vec::new(), buf: Some(Buf::new(Class::Small)), end: None, total: 0 }
     }
 
+    /// Bytes that came and were used.
+    pub fn used(&self) -> usize {
+        self.total - self.bytes.len()
+    }
+
     /// Receives once; `false` at the end.
     pub async fn more(&mut self) -> bool {
         if self.end.is_some() {
