@@ -91,6 +91,8 @@ pub(super) struct Tally<S> {
     pub(super) status: u16,
     /// Bytes sent to the client.
     pub(super) bytes: u64,
+    /// Of those, bytes of interim responses.
+    pub(super) interim_bytes: u64,
     pub(super) reason: Reason,
     pub(super) retries: u32,
     pub(super) client: Option<IpAddr>,
@@ -260,12 +262,12 @@ async fn run<N: Net, C: Stream>(turn: &Turn<'_, N, C>, buf: Buf, tally: &mut Tal
         if cluster.as_ref().is_none_or(|before| !Rc::ptr_eq(before, &found)) {
             tried = Tried::default();
         }
+        tally.cluster = Some(found.clone());
         let policy = &found.shared.policy;
         if matches!(head.framing, Framing::Length(n) if n > policy.body_max) {
             return turn.answer(413, Reason::BodyTooLarge, buf, tally).await;
         }
         let state = state.get_or_insert_with(|| Exchange::new(head.method, policy.retries));
-        tally.cluster = Some(found.clone());
         cluster = Some(found.clone());
         let place = Place { cluster: Some(found.shared.id), epoch: core.view().epoch, ..Place::default() };
         let Some((index, backend)) = core.pick(&found, &tried) else {
@@ -305,7 +307,14 @@ async fn run<N: Net, C: Stream>(turn: &Turn<'_, N, C>, buf: Buf, tally: &mut Tal
 impl<S> Tally<S> {
     fn new(began_us: u64) -> Self {
         let (cluster, backend) = (None, None);
-        Tally { status: 0, bytes: 0, reason: Reason::Done, retries: 0, client: None, cluster, backend, began_us }
+        let (status, bytes, interim_bytes, retries) = (0, 0, 0, 0);
+        let (reason, client) = (Reason::Done, None);
+        Tally { status, bytes, interim_bytes, reason, retries, client, cluster, backend, began_us }
+    }
+
+    /// The status that the client was sent; 0 if nothing of a final response went out.
+    fn status_sent(&self) -> u16 {
+        if self.bytes > self.interim_bytes { self.status } else { 0 }
     }
 }
 
@@ -442,7 +451,7 @@ impl<N: Net> Core<N> {
             method: of(head.method_span),
             host: of(head.authority),
             path: of(head.target),
-            status: tally.status,
+            status: tally.status_sent(),
             bytes: tally.bytes,
             duration_us: self.net.now_us().saturating_sub(tally.began_us),
             cluster: tally.cluster.as_ref().map(|cluster| cluster.shared.name.as_str()),
