@@ -81,6 +81,13 @@ pub const DRAIN_GRACE_SECONDS: u64 = 2;
 pub const TRIED_MAX: usize = 16;
 /// What a weight of 1 is in published states, so that a part of it can be said.
 pub const WEIGHT_ONE: u32 = 256;
+/// Exchanges of one core that a backend may have before bounded load passes it over: below that, a key keeps its backend,
+/// whatever the others have. As many as a browser has connections, and two.
+pub const HASH_LOAD_FREE: u32 = 8;
+/// Percent of its share that a backend may have where a cluster hashes.
+pub const BOUNDED_LOAD_PERCENT: u32 = 125;
+/// Largest such percentage.
+pub const BOUNDED_LOAD_PERCENT_MAX: u32 = 10_000;
 
 /// Bytes of one request line on the control socket (a whole config file travels in one).
 pub const CONTROL_LINE_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -324,6 +324,8 @@ pub struct BackendStatus {
     pub resets: u64,
     /// Response timeouts.
     pub timeouts: u64,
+    /// Requests sent although it was not up, since its cluster fails open.
+    pub fail_open: u64,
 }
 
 #[cfg(test)]

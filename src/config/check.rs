@@ -4,14 +4,15 @@
 use super::budget;
 use super::command::Level;
 use super::fault::{Faults, Findings, Step};
-use super::file::{self, BackendEntry, File, ListenerEntry, Probe, RouteEntry};
+use super::file::{self, BackendEntry, BalanceWord, File, HashBalance, HashKey, HashName, HashWord};
+use super::file::{ListenerEntry, Probe, RouteEntry};
 use super::place::{self, member};
 use super::value::Refusal;
-use super::words::{Patience, Rate, Size};
+use super::words::{Patience, Rate, Size, Token};
 use super::{Address, BackendPlan, ClusterPlan, ControlAccess, Listener, LogTarget, Page, Plan, RoutePlan, Settings};
 use super::{cross, pages, route_key, shape};
 use crate::limits;
-use crate::route::table::Policy;
+use crate::route::table::{Balance, Hash, HashBy, Policy};
 use jsonc_parser::ast::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -210,7 +211,8 @@ fn joined(address: &Address, directory: &Path) -> Address {
 fn resolve(said: &file::Policy, otherwise: &Policy) -> Policy {
     let timeout = |said: Option<Patience>, otherwise| said.map_or(otherwise, |p| p.0);
     Policy {
-        balance: said.balance.map_or(otherwise.balance, Into::into),
+        balance: said.balance.as_ref().map_or_else(|| otherwise.balance.clone(), balance),
+        fail_open: said.fail_open.unwrap_or(otherwise.fail_open),
         connect_timeout: timeout(said.timeouts.connect, otherwise.connect_timeout),
         head_timeout: timeout(said.timeouts.head, otherwise.head_timeout),
         body_timeout: timeout(said.timeouts.body, otherwise.body_timeout),
@@ -230,10 +232,51 @@ fn resolve(said: &file::Policy, otherwise: &Policy) -> Policy {
     }
 }
 
+fn balance(said: &file::Balance) -> Balance {
+    match said {
+        file::Balance::Word(BalanceWord::RoundRobin) => Balance::RoundRobin,
+        file::Balance::Word(BalanceWord::Random) => Balance::Random,
+        file::Balance::Word(BalanceWord::LeastConn) => Balance::LeastConn,
+        file::Balance::Hash(said) => {
+            let by = match &said.hash {
+                HashKey::Word(HashWord::ClientIp) => HashBy::ClientIp,
+                HashKey::Word(HashWord::Path) => HashBy::Path,
+                HashKey::Named(HashName { header: Some(name), .. }) => HashBy::Header(name.0.clone()),
+                // One of them is there, as `shape` has seen.
+                HashKey::Named(HashName { cookie, .. }) => {
+                    HashBy::Cookie(cookie.as_ref().map(|name| name.0.clone()).unwrap_or_default())
+                }
+            };
+            Balance::Hash(Hash { by, bounded_load: said.bounded_load.unwrap_or(0) })
+        }
+    }
+}
+
+/// The inverse of [`balance`].
+fn spelled_balance(balance: &Balance) -> file::Balance {
+    match balance {
+        Balance::RoundRobin => file::Balance::Word(BalanceWord::RoundRobin),
+        Balance::Random => file::Balance::Word(BalanceWord::Random),
+        Balance::LeastConn => file::Balance::Word(BalanceWord::LeastConn),
+        Balance::Hash(hash) => {
+            let named = |header, cookie| HashKey::Named(HashName { header, cookie });
+            let key = match &hash.by {
+                HashBy::ClientIp => HashKey::Word(HashWord::ClientIp),
+                HashBy::Path => HashKey::Word(HashWord::Path),
+                HashBy::Header(name) => named(Some(Token(name.clone())), None),
+                HashBy::Cookie(name) => named(None, Some(Token(name.clone()))),
+            };
+            let bounded_load = (hash.bounded_load > 0).then_some(hash.bounded_load);
+            file::Balance::Hash(HashBalance { hash: key, bounded_load })
+        }
+    }
+}
+
 /// The inverse of [`resolve`], with nothing left unsaid.
 fn spelled(policy: &Policy) -> file::Policy {
     file::Policy {
-        balance: Some(policy.balance.into()),
+        balance: Some(spelled_balance(&policy.balance)),
+        fail_open: Some(policy.fail_open),
         timeouts: file::Timeouts {
             connect: Some(Patience(policy.connect_timeout)),
             head: Some(Patience(policy.head_timeout)),
@@ -258,7 +301,7 @@ mod tests {
     use super::*;
     use crate::config::{HalfClose, Io};
     use crate::http::head::Underscores;
-    use crate::route::table::{Balance, OnTimeout};
+    use crate::route::table::OnTimeout;
 
     /// Path and text of a file of the repository.
     fn sample(path: &str) -> (String, String) {
@@ -313,6 +356,7 @@ mod tests {
         let app = &plan.clusters["app"];
         let expected = Policy {
             balance: Balance::Random,
+            fail_open: 50,
             connect_timeout: 1,
             head_timeout: 120,
             body_timeout: 60,
@@ -330,8 +374,10 @@ mod tests {
         assert_eq!(app.backends[0].weight, 3);
         assert_eq!(app.backends[1].address, Address::Name("app-2.internal".into(), 9002));
         assert_eq!(app.backends[2].address, Address::Unix("/run/app.sock".into()));
+        assert_eq!(app.backends.iter().map(|b| b.backup).collect::<Vec<_>>(), [false, false, true, false]);
         let empty = &plan.clusters["empty"].policy;
-        assert_eq!((empty.balance, empty.retries, empty.connect_timeout), (Balance::LeastConn, 5, 1));
+        let by_session = Balance::Hash(Hash { by: HashBy::Cookie("session".into()), bounded_load: 150 });
+        assert_eq!((&empty.balance, empty.retries, empty.connect_timeout), (&by_session, 5, 1));
         assert_eq!(empty.probe_path.as_deref(), Some("/health?full=1"));
         assert_eq!(plan.listeners["six"].trusted_proxies.len(), 3);
         let Address::Unix(path) = &plan.listeners["local"].address else { panic!() };
@@ -430,6 +476,16 @@ mod tests {
             (r#""io": "urning""#, "$.io"),
             (r#""io": 1"#, "$.io"),
             (r#""status": {}"#, "$.status"),
+            (r#""defaults": {"balance": {}}"#, "$.defaults.balance"),
+            (r#""defaults": {"balance": {"hash": "cookie"}}"#, "$.defaults.balance.hash"),
+            (r#""defaults": {"balance": {"hash": 1}}"#, "$.defaults.balance.hash"),
+            (r#""defaults": {"balance": {"hash": {}}}"#, "$.defaults.balance.hash"),
+            (r#""defaults": {"balance": {"hash": {"header": "A", "cookie": "B"}}}"#, "$.defaults.balance.hash"),
+            (r#""defaults": {"balance": {"hash": {"header": "A:"}}}"#, "$.defaults.balance.hash.header"),
+            (r#""defaults": {"balance": {"hash": {"cookie": ""}}}"#, "$.defaults.balance.hash.cookie"),
+            (r#""defaults": {"balance": {"hash": {"cookies": "a"}}}"#, "$.defaults.balance.hash.cookies"),
+            (r#""defaults": {"balance": {"hash": "path", "bounded_load": 99}}"#, "$.defaults.balance.bounded_load"),
+            (r#""defaults": {"fail_open": 101}"#, "$.defaults.fail_open"),
             (r#""defaults": {"timeouts": {"head": "0s"}}"#, "$.defaults.timeouts.head"),
             (r#""defaults": {"timeouts": {"head": 30}}"#, "$.defaults.timeouts.head"),
             (r#""defaults": {"timeouts": {"head": null}}"#, "$.defaults.timeouts.head"),

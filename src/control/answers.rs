@@ -205,5 +205,6 @@ fn backend(of: &BackendStatus, since: u64) -> answer::BackendStatus {
         connect_errors: sum(|c| &c.connect_errors),
         resets: sum(|c| &c.resets),
         timeouts: sum(|c| &c.timeouts),
+        fail_open: sum(|c| &c.fail_open),
     }
 }

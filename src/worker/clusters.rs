@@ -7,7 +7,7 @@ use super::net::{Net, Stream};
 use super::pool::{Keep, Pool};
 use crate::event::FromWorker;
 use crate::exchange::Blame;
-use crate::route::balance::{Balancer, Tried};
+use crate::route::balance::{Ask, Balancer, Pick, Tried};
 use crate::route::health::{Cells, CoreCell};
 use crate::route::table::{Cluster, Policy};
 use crate::route::{BackendId, ClusterId, Endpoint};
@@ -32,7 +32,10 @@ pub struct LocalCluster<S> {
     /// As published.
     pub shared: Arc<Cluster>,
     backends: Vec<Rc<LocalBackend<S>>>,
-    balancer: RefCell<Balancer>,
+    /// Goes on over reloads.
+    balancer: Rc<RefCell<Balancer>>,
+    /// Exchanges that are with it now, of this core.
+    in_flight: Rc<Cell<u32>>,
 }
 
 /// One endpoint as this core uses it.
@@ -46,6 +49,8 @@ pub struct LocalBackend<S> {
     /// Idle connections to it.
     pub pool: Pool<S>,
     cells: Arc<Cells>,
+    /// That of its cluster.
+    cluster_in_flight: Rc<Cell<u32>>,
     core: usize,
     /// Response heads that this core has had from it.
     heads: Cell<u64>,
@@ -83,6 +88,7 @@ impl<S> LocalBackend<S> {
     pub fn occupy(&self, by: i32) {
         let in_flight = &self.cell().in_flight;
         in_flight.store(in_flight.load(Ordering::Relaxed).wrapping_add_signed(by), Ordering::Relaxed);
+        self.cluster_in_flight.set(self.cluster_in_flight.get().wrapping_add_signed(by));
     }
 
     /// A request that failed here is sent again.
@@ -119,11 +125,14 @@ impl<S> Default for Clusters<S> {
 impl<S: Stream> Clusters<S> {
     /// This core's side of a published cluster, made or renewed if the config of it has changed.
     fn local(&self, cluster: &Arc<Cluster>, core: usize, seed: impl FnOnce() -> u64) -> Rc<LocalCluster<S>> {
-        if let Some(local) = self.clusters.borrow().get(&cluster.id)
-            && Arc::ptr_eq(&local.shared, cluster)
-        {
-            return local.clone();
-        }
+        let (balancer, in_flight) = match self.clusters.borrow().get(&cluster.id) {
+            Some(local) if Arc::ptr_eq(&local.shared, cluster) => return local.clone(),
+            Some(before) => {
+                before.balancer.borrow_mut().refit(cluster);
+                (before.balancer.clone(), before.in_flight.clone())
+            }
+            None => (Rc::new(RefCell::new(Balancer::new(cluster, core, seed()))), Rc::default()),
+        };
         let mut known = self.backends.borrow_mut();
         let backends = cluster.backends.iter().map(|backend| {
             let fresh = || {
@@ -133,6 +142,7 @@ impl<S: Stream> Clusters<S> {
                     endpoint: backend.endpoint.clone(),
                     pool: Pool::new(self.pooled.clone()),
                     cells: backend.cells.clone(),
+                    cluster_in_flight: in_flight.clone(),
                     core,
                     heads: Cell::new(0),
                     gone: Cell::new(false),
@@ -142,11 +152,8 @@ impl<S: Stream> Clusters<S> {
             };
             known.entry(backend.id).or_insert_with(fresh).clone()
         });
-        let local = Rc::new(LocalCluster {
-            shared: cluster.clone(),
-            backends: backends.collect(),
-            balancer: RefCell::new(Balancer::new(cluster, core, seed())),
-        });
+        let backends = backends.collect();
+        let local = Rc::new(LocalCluster { shared: cluster.clone(), backends, balancer, in_flight });
         self.clusters.borrow_mut().insert(cluster.id, local.clone());
         local
     }
@@ -202,15 +209,22 @@ impl<N: Net> Core<N> {
         Some(self.clusters.local(&route.cluster, self.index, || self.random()))
     }
 
-    /// Picks an up backend that was not tried, by the current snapshot; `None` if there is none.
+    /// Picks a backend that was not tried, by the current snapshot; `None` if there is none. Books it if it is not up.
+    /// `key` is what [`super::affinity`] makes of the request.
     pub(super) fn pick(
         &self,
         cluster: &LocalCluster<N::Stream>,
         tried: &Tried,
-    ) -> Option<(usize, Rc<LocalBackend<N::Stream>>)> {
+        key: Option<u64>,
+    ) -> Option<(Pick, Rc<LocalBackend<N::Stream>>)> {
         let view = self.view();
-        let index = cluster.balancer.borrow_mut().pick(&cluster.shared, &view.states, tried)?;
-        Some((index, cluster.backends[index].clone()))
+        let ask = Ask { tried, key, in_flight: cluster.in_flight.get() };
+        let pick = cluster.balancer.borrow_mut().pick(&cluster.shared, &view.states, ask)?;
+        let backend = &cluster.backends[pick.index];
+        if pick.fail_open {
+            add(&backend.cell().fail_open, 1);
+        }
+        Some((pick, backend.clone()))
     }
 
     /// Puts a backend connection that may be used again into its pool.

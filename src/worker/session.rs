@@ -1,5 +1,6 @@
 //! One busy period of a client connection: head, exchange, head, exchange, until no byte is left or the connection ends.
 
+use super::affinity;
 use super::attempt::{self, Outcome};
 use super::buffers::{Buf, Class};
 use super::busy::Mailbox;
@@ -270,13 +271,19 @@ async fn run<N: Net, C: Stream>(turn: &Turn<'_, N, C>, buf: Buf, tally: &mut Tal
         let state = state.get_or_insert_with(|| Exchange::new(head.method, policy.retries));
         cluster = Some(found.clone());
         let place = Place { cluster: Some(found.shared.id), epoch: core.view().epoch, ..Place::default() };
-        let Some((index, backend)) = core.pick(&found, &tried) else {
+        let key = affinity::key(&policy.balance, head, buf.filled(), tally.client);
+        let Some((pick, backend)) = core.pick(&found, &tried, key) else {
             return turn.answer(last.0, last.1, buf, tally).await;
         };
         tally.backend = Some(backend.clone());
         turn.slot.place(Place { backend: Some(backend.id), ..place });
         match attempt::attempt(turn, &found, &backend, state, &buf, tally).await {
-            Outcome::End(end) => return (end, buf),
+            Outcome::End(end) => {
+                if pick.fail_open && tally.reason == Reason::Done {
+                    tally.reason = Reason::FailOpen;
+                }
+                return (end, buf);
+            }
             Outcome::Refuse { status, reason } => return turn.answer(status, reason, buf, tally).await,
             Outcome::Failed { trouble, sent } => {
                 if turn.client_is_gone(tally) {
@@ -293,7 +300,7 @@ async fn run<N: Net, C: Stream>(turn: &Turn<'_, N, C>, buf: Buf, tally: &mut Tal
                         tally.retries = state.retries;
                         last = trouble.answer();
                         if avoid {
-                            tried.add(index);
+                            tried.add(pick.index);
                         }
                     }
                     Next::Answer { status, reason } => return turn.answer(status, reason, buf, tally).await,

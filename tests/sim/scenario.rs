@@ -13,7 +13,7 @@ use ringway::event::{CoreStats, FromWorker, ToWorker};
 use ringway::limits;
 use ringway::publish::{Publisher, Snapshot};
 use ringway::route::health::{Cells, Standing, State};
-use ringway::route::table::{self, Balance, Cluster, NewRoute, OnTimeout, Policy, RouteTable};
+use ringway::route::table::{self, Balance, Cluster, Hash, HashBy, NewRoute, OnTimeout, Policy, RouteTable};
 use ringway::route::{BackendId, ClusterId, Endpoint};
 use ringway::worker::net::Net;
 use ringway::worker::net::mem::{Fault, Mem, MemListener, Weather};
@@ -49,6 +49,7 @@ struct Endpointed {
     name: String,
     endpoint: Endpoint,
     weight: u32,
+    backup: bool,
     cells: Arc<Cells>,
     standing: Standing,
     listed: bool,
@@ -98,7 +99,13 @@ fn weather(dice: &mut Dice) -> Weather {
 
 pub fn policy(dice: &mut Dice) -> Policy {
     Policy {
-        balance: dice.pick(&[Balance::RoundRobin, Balance::Random, Balance::LeastConn]),
+        balance: match dice.below(4) {
+            0 => Balance::RoundRobin,
+            1 => Balance::Random,
+            2 => Balance::LeastConn,
+            _ => Balance::Hash(Hash { by: HashBy::Path, bounded_load: dice.pick(&[0, 100, 125]) }),
+        },
+        fail_open: 0,
         connect_timeout: dice.range(1, 3) as u32,
         head_timeout: dice.range(2, 5) as u32,
         body_timeout: dice.range(2, 5) as u32,
@@ -330,6 +337,7 @@ impl Control {
             name: format!("b{backend}"),
             endpoint: backend_endpoint(cluster, backend),
             weight: 1 + (cluster + backend) as u32 % 3,
+            backup: backend == 2,
             cells: Arc::new(Cells::new(front.len())),
             standing: Standing::Up,
             listed: true,
@@ -671,7 +679,7 @@ fn snapshot(
             name: b.name.clone(),
             endpoint: b.endpoint.clone(),
             weight: b.weight,
-            backup: false,
+            backup: b.backup,
             max_conns: 0,
             cells: b.cells.clone(),
         };
