@@ -75,20 +75,20 @@ fn with_listeners(mut plan: Plan, listeners: &[(&str, &str)]) -> Plan {
     plan
 }
 
-fn two() -> Plan {
+pub(super) fn two() -> Plan {
     plan(&[("app", &[("a", "10.0.0.1:80"), ("b", "10.0.0.2:80")])])
 }
 
-fn begin(plan: Plan) -> Supervisor {
+pub(super) fn begin(plan: Plan) -> Supervisor {
     Supervisor::new(plan, CORES, Resolutions::default()).unwrap()
 }
 
-fn reload(s: &mut Supervisor, plan: Plan, now: u64) -> Committed {
+pub(super) fn reload(s: &mut Supervisor, plan: Plan, now: u64) -> Committed {
     let prepared = s.prepare(plan, Resolutions::default()).unwrap();
     s.commit(prepared, now)
 }
 
-fn standings(snapshot: &Snapshot) -> Vec<health::Standing> {
+pub(super) fn standings(snapshot: &Snapshot) -> Vec<health::Standing> {
     snapshot.states.iter().map(|s| s.standing).collect()
 }
 
@@ -97,17 +97,17 @@ fn backend<'a>(s: &'a Supervisor, cluster: &str, name: &str) -> &'a Backend {
     cluster.backends.iter().find(|b| b.name == name).unwrap()
 }
 
-fn id(s: &Supervisor, cluster: &str, name: &str) -> BackendId {
+pub(super) fn id(s: &Supervisor, cluster: &str, name: &str) -> BackendId {
     backend(s, cluster, name).id
 }
 
 /// Three failures on one core, and the look that follows.
-fn fail(s: &mut Supervisor, name: &str, now: u64) -> Vec<Action> {
+pub(super) fn fail(s: &mut Supervisor, name: &str, now: u64) -> Vec<Action> {
     backend(s, "app", name).cells.core(1).failures_in_row.fetch_add(3, Relaxed);
     s.look(id(s, "app", name), now)
 }
 
-fn state(s: &Supervisor, name: &str) -> BackendStatus {
+pub(super) fn state(s: &Supervisor, name: &str) -> BackendStatus {
     s.status().clusters[0].backends.iter().find(|b| b.name == name).unwrap().clone()
 }
 
@@ -269,7 +269,7 @@ fn keys_that_need_a_restart_refuse_the_whole_reload() {
     (other.workers, other.io, other.control_socket) = (Some(9), Io::Epoll, Some("/run/c".into()));
     let refusal = s.prepare(other, Resolutions::default()).unwrap_err();
     assert_eq!(refusal, Refusal::Restart(vec!["workers", "io", "control.socket"]));
-    assert!(refusal.to_string().contains("workers, io, control_socket"));
+    assert!(refusal.to_string().contains("workers, io, control.socket"));
     let same = Plan { workers: Some(CORES), ..two() };
     assert!(s.prepare(same, Resolutions::default()).is_ok(), "that many run already");
     s.invariants();
