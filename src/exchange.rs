@@ -93,6 +93,11 @@ impl Reason {
         }
     }
 
+    /// Whether the exchange went as it should, as far as Ringway can tell.
+    pub fn is_well(self) -> bool {
+        matches!(self, Reason::Done | Reason::FailOpen | Reason::Own | Reason::Tunnel)
+    }
+
     /// The broken rule, where one was.
     pub fn fault(self) -> Option<Fault> {
         match self {

@@ -2,13 +2,14 @@
 //! default filled in.
 
 use super::budget;
+use super::command::Level;
 use super::fault::{Faults, Findings, Step};
 use super::file::{self, BackendEntry, BalanceWord, File, HashBalance, HashKey, HashName, HashWord};
 use super::file::{ListenerEntry, Probe, RouteEntry};
 use super::place::{self, member};
 use super::value::Refusal;
 use super::words::{Patience, Rate, Size, Token};
-use super::{Address, BackendPlan, ClusterPlan, Listener, LogTarget, Page, Plan, RoutePlan, Settings};
+use super::{Address, BackendPlan, ClusterPlan, ControlAccess, Listener, LogTarget, Page, Plan, RoutePlan, Settings};
 use super::{cross, pages, route_key, shape};
 use crate::limits;
 use crate::route::table::{Balance, Hash, HashBy, Policy};
@@ -161,8 +162,18 @@ fn plan(typed: &File, pages: BTreeMap<u16, Page>, directory: &Path) -> Plan {
         connections: typed.limits.connections.map(|n| n as usize),
         io: typed.io.into(),
         control_socket: typed.control.socket.as_ref().map(|p| directory.join(&p.0)),
-        control_mode: typed.control.mode.0,
+        control_access: access(&typed.control),
+        state_file: typed.state_file.as_ref().map(|p| directory.join(&p.0)),
     }
+}
+
+fn access(control: &file::Control) -> ControlAccess {
+    let levels = control.uids.as_ref().map(|uids| {
+        let read = uids.read.iter().map(|uid| (*uid, Level::Read));
+        // The higher level counts.
+        read.chain(uids.change.iter().map(|uid| (*uid, Level::Change))).collect()
+    });
+    ControlAccess { mode: control.mode.0, group: control.group.clone(), uids: levels }
 }
 
 fn settings(typed: &File, defaults: &Policy, pages: BTreeMap<u16, Page>, directory: &Path) -> Settings {
@@ -333,7 +344,7 @@ mod tests {
             (Some("ringway"), &LogTarget::Off, Underscores::Drop)
         );
         assert_eq!((plan.workers, plan.connections, plan.io), (None, None, Io::Auto));
-        assert_eq!((plan.control_socket, plan.control_mode), (None, 0o660));
+        assert_eq!((plan.control_socket, plan.control_access.mode), (None, 0o660));
         let p = Policy::default();
         assert_eq!((p.connect_timeout, p.head_timeout, p.body_timeout, p.tunnel_timeout), (3, 30, 30, 3600));
         assert_eq!((p.pool_idle, p.retries, p.body_max, p.on_timeout), (4, 3, u64::MAX, OnTimeout::Silent));
@@ -371,10 +382,14 @@ mod tests {
         assert_eq!(plan.listeners["six"].trusted_proxies.len(), 3);
         let Address::Unix(path) = &plan.listeners["local"].address else { panic!() };
         assert!(path.ends_with("tests/data/config/run/ringway.sock"), "{path:?}");
+        let access = &plan.control_access;
+        let levels = BTreeMap::from([(7, Level::Change), (33, Level::Read)]);
+        assert_eq!((access.group.as_deref(), access.uids.as_ref()), (Some("adm"), Some(&levels)));
+        assert!(plan.state_file.is_some_and(|path| path.ends_with("tests/data/config/state/ringway.json")));
         assert_eq!(plan.routes["App.Example.io"].host, "app.example.io");
         assert_eq!(plan.routes["[2001:DB8::1]"].host, "[2001:db8::1]");
         assert_eq!((plan.workers, plan.connections, plan.io), (Some(2), Some(10_000), Io::Epoll));
-        assert_eq!((plan.control_socket, plan.control_mode), (Some("/run/ringway/control.sock".into()), 0o600));
+        assert_eq!((plan.control_socket, plan.control_access.mode), (Some("/run/ringway/control.sock".into()), 0o600));
         let s = &plan.settings;
         assert_eq!((s.client_head_timeout, s.client_idle_timeout, s.client_half_close), (5, 120, HalfClose::Abort));
         assert_eq!((s.underscores, &s.via, s.drain_timeout, s.retry_after), (Underscores::Reject, &None, 0, 5));

@@ -40,9 +40,13 @@ pub struct File {
     /// without, `epoll` forces epoll. Needs a restart.
     #[serde(default)]
     pub io: IoWord,
-    /// The control socket. Needs a restart.
+    /// The control socket.
     #[serde(default)]
     pub control: Control,
+    /// Where patches and overrides given over the control socket are kept, so that a restart brings them back; `null`
+    /// keeps them in memory only. Relative paths begin at the config file's directory. Needs a restart.
+    #[serde(default)]
+    pub state_file: Option<FilePath>,
     /// Limits of the whole process.
     #[serde(default)]
     pub limits: Limits,
@@ -120,7 +124,7 @@ pub struct Backend {
     pub address: BackendAddress,
     /// Share of the requests against the other backends' weights.
     #[serde(default = "weight")]
-    #[schemars(range(min = 1, max = 65535))]
+    #[schemars(range(min = 1, max = limits::WEIGHT_MAX))]
     pub weight: u32,
     /// Takes requests only when no other backend of the cluster can.
     #[serde(default)]
@@ -350,15 +354,30 @@ pub struct HttpProbe {
 #[serde(deny_unknown_fields, default)]
 pub struct Control {
     /// Path of the Unix socket that `ringway ctl` talks to; `null` is none. Relative paths begin at the config
-    /// file's directory.
+    /// file's directory. Needs a restart.
     pub socket: Option<FilePath>,
     /// Permission bits of the socket, octal.
     pub mode: Mode,
+    /// Group of the socket, by name or number; `null` leaves it as it is made.
+    pub group: Option<String>,
+    /// Users that may do something, by number, out of those that the permissions let in; `null` lets them do everything.
+    /// Root and the user that Ringway runs as always may.
+    pub uids: Option<Uids>,
+}
+
+/// Users of the control socket.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Uids {
+    /// Who may look.
+    pub read: Vec<u32>,
+    /// Who may look and change.
+    pub change: Vec<u32>,
 }
 
 impl Default for Control {
     fn default() -> Control {
-        Control { socket: None, mode: Mode(0o660) }
+        Control { socket: None, mode: Mode(0o660), group: None, uids: None }
     }
 }
 

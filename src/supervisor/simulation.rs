@@ -111,6 +111,7 @@ impl Model {
                         self.left_alone.insert(id, now);
                     }
                 }
+                Action::Rest { .. } => {}
                 Action::Stop { .. } => panic!("nobody drains"),
             }
         }

@@ -1,6 +1,7 @@
 //! The supervisor step by step; `simulation` drives it at random.
 
 use super::*;
+use crate::config::ControlAccess;
 use crate::config::{Address, BackendPlan, ClusterPlan, HalfClose, Io, LogFormat, LogTarget, RoutePlan};
 use crate::http::head::Underscores;
 use crate::route::health::Standing::{Down, Up};
@@ -31,7 +32,8 @@ pub(super) fn plan(clusters: &[(&str, &[(&str, &str)])]) -> Plan {
         workers: None,
         io: Io::Auto,
         control_socket: None,
-        control_mode: 0o600,
+        control_access: ControlAccess { mode: 0o600, group: None, uids: None },
+        state_file: None,
     }
 }
 
@@ -266,7 +268,7 @@ fn keys_that_need_a_restart_refuse_the_whole_reload() {
     let mut other = two();
     (other.workers, other.io, other.control_socket) = (Some(9), Io::Epoll, Some("/run/c".into()));
     let refusal = s.prepare(other, Resolutions::default()).unwrap_err();
-    assert_eq!(refusal, Refusal::Restart(vec!["workers", "io", "control_socket"]));
+    assert_eq!(refusal, Refusal::Restart(vec!["workers", "io", "control.socket"]));
     assert!(refusal.to_string().contains("workers, io, control_socket"));
     let same = Plan { workers: Some(CORES), ..two() };
     assert!(s.prepare(same, Resolutions::default()).is_ok(), "that many run already");

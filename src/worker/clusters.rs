@@ -13,6 +13,7 @@ use crate::route::table::{Cluster, Policy};
 use crate::route::{BackendId, ClusterId, Endpoint};
 use rustc_hash::FxHashMap;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -54,6 +55,9 @@ pub struct LocalBackend<S> {
     /// Response heads that this core has had from it.
     heads: Cell<u64>,
     gone: Cell<bool>,
+    /// Taken out by an operator.
+    rests: Cell<bool>,
+    cluster: ClusterId,
 }
 
 impl<S> LocalBackend<S> {
@@ -92,9 +96,9 @@ impl<S> LocalBackend<S> {
         add(&self.cell().retries, 1);
     }
 
-    /// Removed by a reload: its connections are not pooled any more.
+    /// Removed by a reload or taken out by an operator: its connections are not pooled any more.
     pub fn is_gone(&self) -> bool {
-        self.gone.get()
+        self.gone.get() || self.rests.get()
     }
 }
 
@@ -142,6 +146,8 @@ impl<S: Stream> Clusters<S> {
                     core,
                     heads: Cell::new(0),
                     gone: Cell::new(false),
+                    rests: Cell::new(false),
+                    cluster: cluster.id,
                 })
             };
             known.entry(backend.id).or_insert_with(fresh).clone()
@@ -163,6 +169,23 @@ impl<S: Stream> Clusters<S> {
                 backend.pool.close_all();
             }
         }
+    }
+
+    /// Operators have taken these out, or back in. One that this core has never used has nothing to close.
+    pub fn rest(&self, backends: &[BackendId], rests: bool) {
+        for backend in backends.iter().filter_map(|id| self.backends.borrow().get(id).cloned()) {
+            backend.rests.set(rests);
+            if rests {
+                backend.pool.close_all();
+            }
+        }
+    }
+
+    /// Idle connections to these, where there are any, with the clusters of theirs.
+    pub fn pooled_of(&self, backends: &BTreeSet<BackendId>) -> Vec<(ClusterId, BackendId, u32)> {
+        let known = self.backends.borrow();
+        let found = backends.iter().filter_map(|id| known.get(id));
+        found.map(|b| (b.cluster, b.id, b.pool.len() as u32)).filter(|(_, _, pooled)| *pooled > 0).collect()
     }
 
     /// One tick: closes pooled connections that have idled too long or that the backend has closed. Returns how many
