@@ -218,7 +218,7 @@ impl<N: Net> Core<N> {
         key: Option<u64>,
     ) -> Option<(Pick, Rc<LocalBackend<N::Stream>>)> {
         let view = self.view();
-        let ask = Ask { tried, key, in_flight: cluster.in_flight.get() };
+        let ask = Ask { tried, key, in_flight: cluster.in_flight.get(), epoch: view.epoch };
         let pick = cluster.balancer.borrow_mut().pick(&cluster.shared, &view.states, ask)?;
         let backend = &cluster.backends[pick.index];
         if pick.fail_open {
