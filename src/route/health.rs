@@ -1,5 +1,6 @@
 //! What is known of one endpoint: the published state, and the cells in which each core counts.
 
+use super::permits::Permits;
 use super::table::OnTimeout;
 use crate::limits::{CORE_SKEW_TICKS, FAILURES_TO_DOWN, WEIGHT_ONE};
 use std::fmt;
@@ -88,12 +89,19 @@ pub struct CoreCell {
 pub struct Cells {
     cores: usize,
     cells: OnceLock<Box<[CoreCell]>>,
+    /// Who may have an exchange with it, where that is limited.
+    pub permits: Permits,
 }
 
 impl Cells {
     /// For this many cores; allocates nothing yet.
     pub fn new(cores: usize) -> Cells {
-        Cells { cores, cells: OnceLock::new() }
+        Cells { cores, cells: OnceLock::new(), permits: Permits::default() }
+    }
+
+    /// For how many cores.
+    pub fn cores(&self) -> usize {
+        self.cores
     }
 
     /// One core's cell, made if this is the first use by any core.

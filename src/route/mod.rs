@@ -1,11 +1,14 @@
-//! Names to backends, as pure data and functions: the table (`table`), the choice of a backend (`balance`), and what a
-//! backend's state means (`health`). Knows nothing of HTTP messages.
+//! Names to backends, as pure data and functions: the table (`table`), the choice of a backend (`balance`), what a
+//! backend's state means (`health`), and how many exchanges it may have at once (`permits`, `waits`). Knows nothing of HTTP
+//! messages.
 
 pub mod balance;
 pub mod health;
 pub mod host;
 mod paths;
+pub mod permits;
 pub mod table;
+pub mod waits;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -16,8 +16,13 @@ const HOLD_MS: u64 = HOLD_DOWN_SECONDS * 1000;
 
 /// A plan of clusters with backends by id and address, each routed as its own host.
 pub(super) fn plan(clusters: &[(&str, &[(&str, &str)])]) -> Plan {
-    let backend =
-        |(id, at): &(&str, &str)| BackendPlan { name: (*id).into(), address: address(at), weight: 1, backup: false };
+    let backend = |(id, at): &(&str, &str)| BackendPlan {
+        name: (*id).into(),
+        address: address(at),
+        weight: 1,
+        backup: false,
+        max_conns: 0,
+    };
     let cluster = |backends: &[(&str, &str)]| ClusterPlan {
         backends: backends.iter().map(backend).collect(),
         policy: policy(Balance::RoundRobin),
