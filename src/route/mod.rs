@@ -4,6 +4,7 @@
 pub mod balance;
 pub mod health;
 pub mod host;
+pub mod judge;
 mod paths;
 pub mod table;
 

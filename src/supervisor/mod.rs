@@ -27,7 +27,8 @@ pub use status::{BackendStatus, ClusterStatus, Status, Unresolved};
 use crate::config::{Listener, ListenerId, Plan, Settings};
 use crate::limits::{DRAIN_GRACE_SECONDS, HOLD_DOWN_SECONDS, PROBE_LOST_MS, PROBE_TIMEOUT_MS, PROBES_MAX, TICK_MS};
 use crate::publish::Snapshot;
-use crate::route::health::{Judge, State};
+use crate::route::health::State;
+use crate::route::judge::Judge;
 use crate::route::table::{Backend, Cluster, RouteTable};
 use crate::route::{BackendId, Endpoint};
 use compose::{Composed, Identities};
@@ -354,7 +355,8 @@ impl Supervisor {
         }
         match verdict {
             Ok(()) => {
-                let note = self.bring_up(backend, "a probe was answered".to_owned(), now);
+                let epoch = self.epoch + 1;
+                let note = self.bring_up(backend, "a probe was answered".to_owned(), (epoch, now));
                 vec![self.publish(), Action::Log(note)]
             }
             Err(why) => {
@@ -441,7 +443,11 @@ impl Supervisor {
             if self.up_count(cluster) == 0
                 && let Some(first) = cluster.backends.iter().min_by_key(|b| self.entries[&b.id].standing.due_ms())
             {
-                notes.push(self.bring_up(first.id, "the others of its cluster were removed".to_owned(), now));
+                notes.push(self.bring_up(
+                    first.id,
+                    "the others of its cluster were removed".to_owned(),
+                    (self.epoch, now),
+                ));
             }
         }
         self.invariants();
@@ -494,13 +500,13 @@ impl Supervisor {
         Some(self.note(id, What::KeptUp, why))
     }
 
-    /// Up again, with a clean slate: what the cells say until now does not count. The others of its cluster may be
-    /// held down from here on.
-    fn bring_up(&mut self, id: BackendId, why: String, now: u64) -> Note {
+    /// Up again from this epoch on, with a clean slate: what the cells say until now does not count. The others of its
+    /// cluster may be held down from here on.
+    fn bring_up(&mut self, id: BackendId, why: String, (epoch, now): (u64, u64)) -> Note {
         self.stand(id, Standing::Up);
         let (cluster, index) = self.place(id);
         if let Some(entry) = self.entries.get_mut(&id) {
-            entry.judge.settle_well(cluster.backends[index].cells.all(), tick_of(now));
+            entry.judge.settle_well(cluster.backends[index].cells.all(), epoch);
             (entry.since_ms, entry.why) = (now, why.clone());
         }
         for backend in &cluster.backends {

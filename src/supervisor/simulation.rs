@@ -163,6 +163,8 @@ fn traffic(supervisor: &mut Supervisor, dice: &mut Dice, now: u64) -> Vec<Action
         }
         _ => {
             cell.timeout_sent_tick.store(tick_of(now.saturating_sub(30_000)) + 1, Relaxed);
+            cell.timeout_epoch.store(supervisor.epoch, Relaxed);
+            cell.timeout_heads.store(cell.heads(), Relaxed);
             cell.timeouts.fetch_add(1, Relaxed);
         }
     }

@@ -17,6 +17,7 @@ use crate::http::{Version, persist};
 use crate::limits;
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// How an attempt ended.
 pub(super) enum Outcome {
@@ -155,7 +156,7 @@ pub(super) async fn attempt<N: Net, C: Stream>(
             return Outcome::Refuse { status, reason };
         }
     };
-    let sent = backend.sent(slot.now());
+    let sent = backend.sent(slot.now(), core.stats.epoch.load(Relaxed));
     backend.occupy(1);
     let mut lease = Lease { stream: None, reused: false, backend, slot };
     if let Err(trouble) = connect(turn, policy.connect_timeout, (state.fresh_only, body.is_done()), &mut lease).await {

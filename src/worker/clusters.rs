@@ -7,8 +7,9 @@ use super::net::{Net, Stream};
 use super::pool::{Keep, Pool};
 use crate::event::FromWorker;
 use crate::exchange::Blame;
+use crate::limits;
 use crate::route::balance::{Balancer, Tried};
-use crate::route::health::{Cells, CoreCell};
+use crate::route::health::{Cells, CoreCell, State};
 use crate::route::table::{Cluster, Policy};
 use crate::route::{BackendId, ClusterId, Endpoint};
 use rustc_hash::FxHashMap;
@@ -48,6 +49,7 @@ pub struct LocalBackend<S> {
     core: usize,
     /// Response heads that this core has had from it.
     heads: Cell<u64>,
+    suspicion: Cell<Option<Suspicion>>,
     gone: Cell<bool>,
 }
 
@@ -56,11 +58,11 @@ impl<S> LocalBackend<S> {
         self.cells.core(self.core)
     }
 
-    /// A request goes out. Keep what this returns for [`Core::blame`].
-    pub fn sent(&self, now: u32) -> Sent {
+    /// A request goes out, by the snapshot of this epoch. Keep what this returns for [`Core::blame`].
+    pub fn sent(&self, now: u32, epoch: u64) -> Sent {
         let cell = self.cell();
         add(&cell.requests, 1);
-        Sent { tick: now, heads: self.heads.get() }
+        Sent { tick: now, epoch, heads: self.heads.get() }
     }
 
     /// A response head came: the backend lives.
@@ -73,6 +75,11 @@ impl<S> LocalBackend<S> {
         set(&cell.head_tick, now + 1);
         let class = usize::from(status / 100).clamp(1, 5) - 1;
         add(&cell.statuses[class], 1);
+    }
+
+    /// Heads that all cores have had from it. Reads other cores' cells: not for the path of each request.
+    fn heads_of_all(&self) -> u64 {
+        self.cells.all().iter().map(CoreCell::heads).sum()
     }
 
     /// An exchange begins (`1`) or ends (`-1`) to occupy it.
@@ -96,7 +103,32 @@ impl<S> LocalBackend<S> {
 #[derive(Clone, Copy, Debug)]
 pub struct Sent {
     tick: u32,
+    epoch: u64,
     heads: u64,
+}
+
+/// Why this core avoids a backend: a request to it timed out, and nothing came since. Whether the backend is down is for
+/// control to judge, by what all cores know; until then no further request should have to wait as long.
+#[derive(Clone, Copy, Debug)]
+struct Suspicion {
+    /// Heads over all cores when it arose: one more, and it is over.
+    heads: u64,
+    /// It is over from this tick on in any case: a backend that nobody asks cannot answer.
+    until: u32,
+}
+
+impl<S> LocalCluster<S> {
+    /// The tried ones and the suspected ones. Where control has judged, the suspicion is over.
+    fn suspected(&self, states: &[State], tried: &Tried) -> Tried {
+        let mut avoided = *tried;
+        for (index, backend) in self.backends.iter().enumerate().filter(|(_, b)| b.suspicion.get().is_some()) {
+            match states.get(self.shared.first_state + index) {
+                Some(State::Up) => avoided.add(index),
+                _ => backend.suspicion.set(None),
+            }
+        }
+        avoided
+    }
 }
 
 /// Clusters and backends of one core.
@@ -104,11 +136,18 @@ pub struct Clusters<S> {
     clusters: RefCell<FxHashMap<ClusterId, Rc<LocalCluster<S>>>>,
     backends: RefCell<FxHashMap<BackendId, Rc<LocalBackend<S>>>>,
     pooled: Rc<Cell<usize>>,
+    /// No fewer than there are suspicions, exact after each tick.
+    suspicions: Cell<usize>,
 }
 
 impl<S> Default for Clusters<S> {
     fn default() -> Self {
-        Clusters { clusters: RefCell::default(), backends: RefCell::default(), pooled: Rc::default() }
+        Clusters {
+            clusters: RefCell::default(),
+            backends: RefCell::default(),
+            pooled: Rc::default(),
+            suspicions: Cell::new(0),
+        }
     }
 }
 
@@ -131,6 +170,7 @@ impl<S: Stream> Clusters<S> {
                     cells: backend.cells.clone(),
                     core,
                     heads: Cell::new(0),
+                    suspicion: Cell::new(None),
                     gone: Cell::new(false),
                 })
             };
@@ -158,10 +198,21 @@ impl<S: Stream> Clusters<S> {
         }
     }
 
-    /// One tick: closes pooled connections that have idled too long or that the backend has closed. Returns how many
-    /// are left.
+    /// One tick: closes pooled connections that have idled too long or that the backend has closed, and drops suspicions
+    /// that are over. Returns how many connections are left.
     pub fn tick<N: Net<Stream = S>>(&self, net: &N, now: u32) -> usize {
-        self.backends.borrow().values().for_each(|backend| backend.pool.tick(net, now));
+        let mut suspicions = 0;
+        for backend in self.backends.borrow().values() {
+            backend.pool.tick(net, now);
+            if let Some(suspicion) = backend.suspicion.get() {
+                if backend.heads_of_all() == suspicion.heads && now < suspicion.until {
+                    suspicions += 1;
+                } else {
+                    backend.suspicion.set(None);
+                }
+            }
+        }
+        self.suspicions.set(suspicions);
         self.pooled.get()
     }
 
@@ -186,7 +237,11 @@ impl<N: Net> Core<N> {
         tried: &Tried,
     ) -> Option<(usize, Rc<LocalBackend<N::Stream>>)> {
         let view = self.view();
-        let index = cluster.balancer.borrow_mut().pick(&cluster.shared, &view.states, tried)?;
+        let mut balancer = cluster.balancer.borrow_mut();
+        let mut pick = |avoided: &Tried| balancer.pick(&cluster.shared, &view.states, avoided);
+        let avoided = (self.clusters.suspicions.get() > 0).then(|| cluster.suspected(&view.states, tried));
+        // One that is suspected is still better than none.
+        let index = avoided.and_then(|avoided| pick(&avoided)).or_else(|| pick(tried))?;
         Some((index, cluster.backends[index].clone()))
     }
 
@@ -211,10 +266,11 @@ impl<N: Net> Core<N> {
             Blame::Connect => add(&cell.connect_errors, 1),
             Blame::Reset => add(&cell.resets, 1),
             Blame::Timeout => {
-                add(&cell.timeouts, 1);
                 if backend.heads.get() == sent.heads {
-                    set(&cell.timeout_sent_tick, sent.tick + 1);
+                    self.suspect(backend, sent);
                 }
+                // Last: who sees the count sees what was noted of it.
+                cell.timeouts.store(cell.timeouts.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
             }
         }
         if blame != Blame::Timeout {
@@ -222,6 +278,19 @@ impl<N: Net> Core<N> {
         }
         if cell.reported.swap(1, Ordering::SeqCst) == 0 {
             self.tell(FromWorker::Report { core: self.index, backend: backend.id });
+        }
+    }
+
+    /// Notes that this backend has been silent since a request was sent, and avoids it until that is judged.
+    fn suspect(&self, backend: &LocalBackend<N::Stream>, sent: Sent) {
+        let cell = backend.cell();
+        cell.timeout_heads.store(cell.heads(), Ordering::Relaxed);
+        cell.timeout_epoch.store(sent.epoch, Ordering::Relaxed);
+        cell.timeout_sent_tick.store(sent.tick + 1, Ordering::Relaxed);
+        let until = self.slots.now() + limits::HOLD_DOWN_SECONDS as u32;
+        let suspicion = Suspicion { heads: backend.heads_of_all(), until };
+        if backend.suspicion.replace(Some(suspicion)).is_none() {
+            self.clusters.suspicions.set(self.clusters.suspicions.get() + 1);
         }
     }
 }
