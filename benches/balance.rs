@@ -29,6 +29,8 @@ fn cluster(balance: Balance, weights: impl Iterator<Item = u32>) -> Cluster {
         name: format!("b{i}"),
         endpoint: Endpoint::Ip(([127, 0, 0, 1], 80).into()),
         weight,
+        backup: false,
+        max_conns: 0,
         cells: Arc::new(Cells::new(4)),
     };
     let backends: Vec<Backend> = weights.enumerate().map(backend).collect();
@@ -45,7 +47,7 @@ fn main() {
             [("equal", 2, 1), ("equal", 1000, 1), ("of 5 weights", 1000, 5), ("all others", 1000, 1000)]
         {
             let cluster = cluster(balance, (0..n).map(|i| 1 + i % modulo));
-            let states = vec![State::Up; n as usize];
+            let states = (0..n).map(|i| State::up(1 + i % modulo)).collect::<Vec<_>>();
             let mut balancer = Balancer::new(&cluster, 0, 1);
             criterion.bench_function(&format!("{balance:?}/{n} {kind}"), |b| {
                 b.iter(|| balancer.pick(black_box(&cluster), black_box(&states), &Tried::default()))

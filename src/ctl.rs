@@ -142,6 +142,7 @@ fn table(status: &Status) -> String {
                 StateWord::Up => "up",
                 StateWord::Down => "DOWN",
                 StateWord::Drain => "drain",
+                StateWord::Maint => "maint",
                 StateWord::Other => "?",
             };
             rows.push(row([

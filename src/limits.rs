@@ -79,6 +79,8 @@ pub const STOP_AGAIN_MS: u64 = 300;
 pub const DRAIN_GRACE_SECONDS: u64 = 2;
 /// Backends of one cluster that one exchange remembers as tried.
 pub const TRIED_MAX: usize = 16;
+/// What a weight of 1 is in published states, so that a part of it can be said.
+pub const WEIGHT_ONE: u32 = 256;
 
 /// Bytes of one request line on the control socket (a whole config file travels in one).
 pub const CONTROL_LINE_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -259,18 +259,21 @@ pub enum StateWord {
     Down,
     /// Takes no new requests.
     Drain,
+    /// Out of service.
+    Maint,
     /// A state that this reader does not know yet.
     #[serde(other)]
     Other,
 }
 
-impl From<crate::route::health::State> for StateWord {
-    fn from(state: crate::route::health::State) -> StateWord {
-        use crate::route::health::State;
-        match state {
-            State::Up => StateWord::Up,
-            State::Down => StateWord::Down,
-            State::Drain => StateWord::Drain,
+impl From<crate::route::health::Standing> for StateWord {
+    fn from(standing: crate::route::health::Standing) -> StateWord {
+        use crate::route::health::Standing;
+        match standing {
+            Standing::Up => StateWord::Up,
+            Standing::Down => StateWord::Down,
+            Standing::Drain => StateWord::Drain,
+            Standing::Maint => StateWord::Maint,
         }
     }
 }

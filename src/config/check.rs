@@ -55,7 +55,7 @@ pub fn show(text: &str, file: &str) -> Result<String, Faults> {
         cluster.policy = spelled(&resolve(&cluster.policy, &defaults));
         for entry in cluster.backends.values_mut() {
             if let BackendEntry::Short(address) = entry {
-                *entry = BackendEntry::Full(file::Backend { address: address.clone(), weight: 1 });
+                *entry = BackendEntry::Full(file::Backend { address: address.clone(), weight: 1, backup: false });
             }
         }
     }
@@ -138,11 +138,11 @@ fn plan(typed: &File, pages: BTreeMap<u16, Page>, directory: &Path) -> Plan {
     });
     let clusters = typed.clusters.iter().map(|(name, cluster)| {
         let backends = cluster.backends.iter().map(|(id, entry)| {
-            let (address, weight) = match entry {
-                BackendEntry::Short(address) => (address, 1),
-                BackendEntry::Full(b) => (&b.address, b.weight),
+            let (address, weight, backup) = match entry {
+                BackendEntry::Short(address) => (address, 1, false),
+                BackendEntry::Full(b) => (&b.address, b.weight, b.backup),
             };
-            BackendPlan { name: id.clone(), address: joined(&address.0, directory), weight }
+            BackendPlan { name: id.clone(), address: joined(&address.0, directory), weight, backup }
         });
         (name.clone(), ClusterPlan { backends: backends.collect(), policy: resolve(&cluster.policy, &defaults) })
     });

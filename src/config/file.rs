@@ -122,6 +122,9 @@ pub struct Backend {
     #[serde(default = "weight")]
     #[schemars(range(min = 1, max = 65535))]
     pub weight: u32,
+    /// Takes requests only when no other backend of the cluster can.
+    #[serde(default)]
+    pub backup: bool,
 }
 
 /// A route: the cluster's name alone, or with settings.

@@ -167,6 +167,8 @@ pub struct BackendPlan {
     pub address: Address,
     /// At least 1.
     pub weight: u32,
+    /// Takes requests only when no other one of its cluster can.
+    pub backup: bool,
 }
 
 /// A cluster as configured.

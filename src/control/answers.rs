@@ -5,7 +5,7 @@ use super::reload::Receipt;
 use crate::config::answer::{self, Answer, Code, Error, Id};
 use crate::config::{Address, Listener, ListenerId, command};
 use crate::event::CoreStats;
-use crate::route::health::{CoreCell, State};
+use crate::route::health::{CoreCell, Standing};
 use crate::supervisor::{self, BackendStatus};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -143,7 +143,7 @@ fn backend(of: &BackendStatus, since: u64) -> answer::BackendStatus {
     let cells = of.cells.all();
     let sum = |counter: fn(&CoreCell) -> &AtomicU64| cells.iter().map(|c| counter(c).load(Relaxed)).sum();
     let why = match (&of.kept_up, of.state) {
-        (Some((_, why)), State::Up) => Some(format!("{why}; kept up, since no other one is")),
+        (Some((_, why)), Standing::Up) => Some(format!("{why}; kept up, since no other one is")),
         _ if of.why.is_empty() => None,
         _ => Some(of.why.clone()),
     };

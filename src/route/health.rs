@@ -1,21 +1,52 @@
 //! What is known of one endpoint: the published state, and the cells in which each core counts. What the cells mean is
 //! `judge`'s to say.
 
+use crate::limits::WEIGHT_ONE;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-/// State of an endpoint as published to the workers.
+/// Whether an endpoint takes traffic, as published to the workers. As wide as a weight, so that states can be compared
+/// many at a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(u8)]
-pub enum State {
+#[repr(u32)]
+pub enum Standing {
     /// Takes traffic.
     #[default]
     Up = 0,
-    /// Held down or being probed: takes none.
+    /// Held down or being probed: takes none, unless the cluster fails open.
     Down = 1,
-    /// Takes no new requests; running ones end by themselves.
+    /// Takes no new requests, by the operator's order; running ones end by themselves.
     Drain = 2,
+    /// Out of service, by the operator's order.
+    Maint = 3,
+}
+
+/// State of an endpoint as published to the workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Whether it takes traffic.
+    pub standing: Standing,
+    /// Its share against the others of its cluster, in parts of `limits::WEIGHT_ONE`; at least 1. What balancers go by:
+    /// the configured weight is only where it comes from.
+    pub weight: u32,
+}
+
+impl State {
+    /// With all of a weight as operators give it.
+    pub fn new(standing: Standing, weight: u32) -> State {
+        State { standing, weight: weight.max(1).saturating_mul(WEIGHT_ONE) }
+    }
+
+    /// Up, with all of this weight.
+    pub fn up(weight: u32) -> State {
+        State::new(Standing::Up, weight)
+    }
+
+    /// Whether it takes traffic.
+    pub fn is_up(self) -> bool {
+        self.standing == Standing::Up
+    }
 }
 
 /// What one core counts about one endpoint. One writer (the core), read by control: relaxed loads and stores only.

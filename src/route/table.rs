@@ -93,8 +93,12 @@ pub struct Backend {
     pub name: String,
     /// Where to connect.
     pub endpoint: Endpoint,
-    /// At least 1.
+    /// As configured, at least 1. Balancers go by the weight in the published state.
     pub weight: u32,
+    /// Takes requests only when no other one of its cluster can.
+    pub backup: bool,
+    /// Exchanges it may have at once; 0 is no limit.
+    pub max_conns: u32,
     /// What the cores count, kept over reloads.
     pub cells: Arc<Cells>,
 }
@@ -317,6 +321,8 @@ pub(crate) mod tests {
             name: format!("b{i}"),
             endpoint: Endpoint::Ip(([127, 0, 0, 1], 1 + i as u16).into()),
             weight: *weight,
+            backup: false,
+            max_conns: 0,
             cells: Arc::new(Cells::new(2)),
         };
         Cluster {

@@ -27,7 +27,7 @@ pub use status::{BackendStatus, ClusterStatus, Status, Unresolved};
 use crate::config::{Listener, ListenerId, Plan, Settings};
 use crate::limits::{DRAIN_GRACE_SECONDS, HOLD_DOWN_SECONDS, PROBE_LOST_MS, PROBE_TIMEOUT_MS, PROBES_MAX, TICK_MS};
 use crate::publish::Snapshot;
-use crate::route::health::State;
+use crate::route::health::{self, State};
 use crate::route::judge::Judge;
 use crate::route::table::{Backend, Cluster, RouteTable};
 use crate::route::{BackendId, Endpoint};
@@ -185,8 +185,8 @@ impl Standing {
         }
     }
 
-    fn state(self) -> State {
-        if self == Standing::Up { State::Up } else { State::Down }
+    fn published(self) -> health::Standing {
+        if self == Standing::Up { health::Standing::Up } else { health::Standing::Down }
     }
 }
 
@@ -412,7 +412,9 @@ impl Supervisor {
             for (index, backend) in cluster.backends.iter().enumerate() {
                 let entry = &self.entries[&backend.id];
                 assert_eq!((entry.cluster, entry.index), (at, index), "an entry knows its place");
-                assert_eq!(self.states[cluster.first_state + index], entry.standing.state(), "states are the entries'");
+                let state = self.states[cluster.first_state + index];
+                assert_eq!(state.standing, entry.standing.published(), "states are the entries'");
+                assert!(state.weight > 0, "whatever may be picked has a weight");
             }
             assert!(cluster.backends.is_empty() || self.up_count(cluster) > 0, "one of a cluster is always up");
         }
@@ -432,7 +434,7 @@ impl Supervisor {
             for (index, backend) in cluster.backends.iter().enumerate() {
                 let mut entry = old.remove(&backend.id).unwrap_or_else(|| Entry::fresh(now));
                 (entry.cluster, entry.index) = (at, index);
-                self.states.push(entry.standing.state());
+                self.states.push(State::new(entry.standing.published(), backend.weight));
                 self.entries.insert(backend.id, entry);
             }
         }
@@ -521,7 +523,7 @@ impl Supervisor {
     fn stand(&mut self, id: BackendId, standing: Standing) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let was = std::mem::replace(&mut entry.standing, standing);
-        self.states[self.table.clusters()[entry.cluster].first_state + entry.index] = standing.state();
+        self.states[self.table.clusters()[entry.cluster].first_state + entry.index].standing = standing.published();
         if let Some(at) = was.due_ms() {
             self.due.remove(&(at, id));
         }
@@ -555,7 +557,7 @@ impl Supervisor {
 
     fn up_count(&self, cluster: &Cluster) -> usize {
         let states = &self.states[cluster.first_state..cluster.first_state + cluster.backends.len()];
-        states.iter().filter(|s| **s == State::Up).count()
+        states.iter().filter(|s| s.is_up()).count()
     }
 
     fn note(&self, id: BackendId, what: What, why: String) -> Note {

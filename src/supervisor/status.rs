@@ -2,7 +2,7 @@
 
 use super::{Standing, Supervisor};
 use crate::config::Address;
-use crate::route::health::{Cells, State};
+use crate::route::health::{self, Cells};
 use crate::route::{BackendId, ClusterId, Endpoint};
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ pub struct BackendStatus {
     /// Its weight.
     pub weight: u32,
     /// As published.
-    pub state: State,
+    pub state: health::Standing,
     /// Since when.
     pub since_ms: u64,
     /// Why it is in this state.
@@ -96,7 +96,7 @@ impl Supervisor {
             name: backend.name.clone(),
             endpoint: backend.endpoint.clone(),
             weight: backend.weight,
-            state: entry.standing.state(),
+            state: entry.standing.published(),
             since_ms: entry.since_ms,
             why: entry.why.clone(),
             next_probe_ms: if let Standing::Down { probe_ms } = entry.standing { Some(probe_ms) } else { None },

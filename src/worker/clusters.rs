@@ -123,7 +123,7 @@ impl<S> LocalCluster<S> {
         let mut avoided = *tried;
         for (index, backend) in self.backends.iter().enumerate().filter(|(_, b)| b.suspicion.get().is_some()) {
             match states.get(self.shared.first_state + index) {
-                Some(State::Up) => avoided.add(index),
+                Some(state) if state.is_up() => avoided.add(index),
                 _ => backend.suspicion.set(None),
             }
         }

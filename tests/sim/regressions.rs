@@ -100,12 +100,12 @@ fn stage(mem: &Mem, seed: u64, tweak: &impl Fn(&mut Settings, &mut Policy)) -> S
     tweak(&mut settings, &mut policy);
     let endpoint = Endpoint::Ip(([10, 2, 0, 0], 80).into());
     let (id, name, cells) = (BackendId(0), "b".to_string(), Arc::new(Cells::new(1)));
-    let backend = Backend { id, name, endpoint, weight: 1, cells };
+    let backend = Backend { id, name, endpoint, weight: 1, backup: false, max_conns: 0, cells };
     let (id, name) = (ClusterId(0), "c".to_string());
     let cluster = Arc::new(Cluster { id, name, backends: vec![backend], first_state: 0, policy });
     let route = NewRoute { name: "*/".into(), host: "*".into(), path: "/".into(), cluster: cluster.clone() };
     let table = Arc::new(RouteTable::build(vec![cluster], vec![route]).expect("one route"));
-    let states = [State::Up].into();
+    let states = [State::up(1)].into();
     let publisher = Publisher::new(Snapshot { generation: 1, epoch: 1, table, states, settings: Arc::new(settings) });
     let stats = Arc::new(CoreStats::default());
     let log = access_log::spawn(1, Sink::Off).expect("a thread for the log");

@@ -11,7 +11,7 @@ use ringway::config::{Address, HalfClose, Listener, ListenerId, LogFormat, LogTa
 use ringway::event::{CoreStats, FromWorker, ToWorker};
 use ringway::limits;
 use ringway::publish::{Publisher, Snapshot};
-use ringway::route::health::{Cells, State};
+use ringway::route::health::{Cells, Standing, State};
 use ringway::route::table::{self, Balance, Cluster, NewRoute, OnTimeout, Policy, RouteTable};
 use ringway::route::{BackendId, ClusterId, Endpoint};
 use ringway::worker::net::Net;
@@ -40,7 +40,7 @@ struct Endpointed {
     endpoint: Endpoint,
     weight: u32,
     cells: Arc<Cells>,
-    state: State,
+    standing: Standing,
     listed: bool,
 }
 
@@ -271,7 +271,7 @@ impl Control {
             endpoint: backend_endpoint(cluster, backend),
             weight: 1 + (cluster + backend) as u32 % 3,
             cells: Arc::new(Cells::new(front.len())),
-            state: State::Up,
+            standing: Standing::Up,
             listed: true,
         };
         let known: Vec<Vec<Endpointed>> =
@@ -408,13 +408,14 @@ impl Control {
                             gone.push(backend.id);
                         }
                     } else {
-                        backend.state = dice.pick(&[State::Up, State::Up, State::Down, State::Drain]);
+                        backend.standing =
+                            dice.pick(&[Standing::Up, Standing::Up, Standing::Down, Standing::Drain, Standing::Maint]);
                     }
                 }
                 // Most of the time somebody is there.
                 if !dice.once_in(8) && !backends.iter().any(Endpointed::serves) {
                     reload |= !backends[0].listed;
-                    (backends[0].listed, backends[0].state) = (true, State::Up);
+                    (backends[0].listed, backends[0].standing) = (true, Standing::Up);
                     gone.retain(|id| *id != backends[0].id);
                 }
                 let now = self.mem.now_us();
@@ -508,7 +509,7 @@ impl Control {
 
 impl Endpointed {
     fn serves(&self) -> bool {
-        self.listed && self.state == State::Up
+        self.listed && self.standing == Standing::Up
     }
 }
 
@@ -530,6 +531,8 @@ fn snapshot(
             name: b.name.clone(),
             endpoint: b.endpoint.clone(),
             weight: b.weight,
+            backup: false,
+            max_conns: 0,
             cells: b.cells.clone(),
         };
         let cluster = Arc::new(Cluster {
@@ -539,7 +542,7 @@ fn snapshot(
             first_state: states.len(),
             policy: ledger.rules.policies[index].clone(),
         });
-        states.extend(listed().map(|b| b.state));
+        states.extend(listed().map(|b| State::new(b.standing, b.weight)));
         let host = format!("c{index}.test");
         routes.push(NewRoute { name: host.clone(), host, path: "/".into(), cluster: cluster.clone() });
         clusters.push(cluster);

@@ -77,26 +77,30 @@ enum Algorithm {
     LeastConn(LeastConn),
 }
 
+impl Algorithm {
+    fn new(balance: Balance, weights: &[u32], core: usize, seed: u64) -> Algorithm {
+        match balance {
+            Balance::RoundRobin => Algorithm::RoundRobin(RoundRobin::new(weights, core)),
+            Balance::Random => Algorithm::Random(Random::new(weights, seed)),
+            Balance::LeastConn => Algorithm::LeastConn(LeastConn::new(weights, seed)),
+        }
+    }
+}
+
 impl Balancer {
     /// `core` staggers where round robin begins; `seed` feeds the random algorithms (another for each core, or all
     /// cores make the same choices).
     pub fn new(cluster: &Cluster, core: usize, seed: u64) -> Balancer {
-        let weights: Box<[u32]> = cluster.backends.iter().map(|b| b.weight.max(1)).collect();
-        let states: Box<[State]> = vec![State::Up; weights.len()].into();
-        let algorithm = match cluster.policy.balance {
-            Balance::RoundRobin => Algorithm::RoundRobin(RoundRobin::new(&weights, core)),
-            Balance::Random => Algorithm::Random(Random::new(&weights, seed)),
-            Balance::LeastConn => Algorithm::LeastConn(LeastConn::new(&weights, seed)),
-        };
+        let states: Box<[State]> = cluster.backends.iter().map(|b| State::up(b.weight)).collect();
+        let weights: Box<[u32]> = states.iter().map(|s| s.weight).collect();
+        let algorithm = Algorithm::new(cluster.policy.balance, &weights, core, seed);
         Balancer { core, seed, balance: cluster.policy.balance, weights, states, algorithm }
     }
 
     /// Goes on with the cluster of another table: to be called when the table has changed. Keeps its place if algorithm
-    /// and weights are the same, else begins anew.
+    /// and size are the same, else begins anew.
     pub fn refit(&mut self, cluster: &Cluster) {
-        let same = self.balance == cluster.policy.balance
-            && cluster.backends.iter().map(|b| b.weight.max(1)).eq(self.weights.iter().copied());
-        if !same {
+        if self.balance != cluster.policy.balance || self.weights.len() != cluster.backends.len() {
             *self = Balancer::new(cluster, self.core, random::next(&mut self.seed));
         }
     }
@@ -104,7 +108,7 @@ impl Balancer {
     /// Picks an index into `cluster.backends`: up and not tried; `None` if there is none (a caller that may go back to
     /// a tried one asks again with an empty `tried`). `states` is the whole snapshot's, of the table that `cluster` is
     /// of; if it is too short for it, nothing is up. Allocates nothing, unless the cluster has another size than at
-    /// `new` or `refit`.
+    /// `new` or `refit`, or weights have changed.
     pub fn pick(&mut self, cluster: &Cluster, states: &[State], tried: &Tried) -> Option<usize> {
         if cluster.backends.len() != self.weights.len() {
             self.refit(cluster);
@@ -113,6 +117,11 @@ impl Balancer {
         let states = states.get(cluster.first_state..end)?;
         if differ(&self.states, states) {
             self.states.copy_from_slice(states);
+            if !self.weights.iter().copied().eq(states.iter().map(|s| s.weight)) {
+                self.weights = states.iter().map(|s| s.weight).collect();
+                let seed = random::next(&mut self.seed);
+                self.algorithm = Algorithm::new(self.balance, &self.weights, self.core, seed);
+            }
             match &mut self.algorithm {
                 Algorithm::RoundRobin(a) => a.prepare(states),
                 Algorithm::Random(a) => a.prepare(states, &self.weights),
@@ -135,12 +144,13 @@ fn load(cluster: &Cluster, index: usize) -> u64 {
 
 /// Without an early exit, so that it becomes vector code: nearly always all of it has to be compared anyway.
 fn differ(a: &[State], b: &[State]) -> bool {
-    a.iter().zip(b).fold(0, |bits, (a, b)| bits | (*a as u8 ^ *b as u8)) != 0
+    a.iter().zip(b).fold(0, |bits, (a, b)| bits | (a.standing as u32 ^ b.standing as u32) | (a.weight ^ b.weight)) != 0
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::health::Standing;
     use crate::route::table::tests::cluster;
     use proptest::prelude::*;
     use std::sync::atomic::Ordering::Relaxed;
@@ -175,9 +185,9 @@ mod tests {
             let empty = cluster(0, balance, 5, &[]);
             let some = cluster(0, balance, 5, &[1, 1]);
             let mut balancer = Balancer::new(&empty, 0, 1);
-            assert_eq!(balancer.pick(&empty, &[State::Up; 5], &Tried::default()), None);
-            assert_eq!(balancer.pick(&some, &[State::Up; 6], &Tried::default()), None);
-            assert!(balancer.pick(&some, &[State::Up; 7], &Tried::default()).is_some());
+            assert_eq!(balancer.pick(&empty, &[State::up(1); 5], &Tried::default()), None);
+            assert_eq!(balancer.pick(&some, &[State::up(1); 6], &Tried::default()), None);
+            assert!(balancer.pick(&some, &[State::up(1); 7], &Tried::default()).is_some());
         }
     }
 
@@ -186,26 +196,26 @@ mod tests {
         let three = cluster(0, Balance::RoundRobin, 0, &[1, 1, 1]);
         let moved = cluster(0, Balance::RoundRobin, 2, &[1, 1, 1]);
         let mut balancer = Balancer::new(&three, 0, 1);
-        let first = balancer.pick(&three, &[State::Up; 3], &Tried::default()).unwrap();
+        let first = balancer.pick(&three, &[State::up(1); 3], &Tried::default()).unwrap();
         balancer.refit(&moved);
-        let second = balancer.pick(&moved, &[State::Up; 5], &Tried::default()).unwrap();
+        let second = balancer.pick(&moved, &[State::up(1); 5], &Tried::default()).unwrap();
         assert_eq!(second, (first + 1) % 3);
         let heavier = cluster(0, Balance::RoundRobin, 0, &[1, 1, 4]);
         balancer.refit(&heavier);
-        assert_eq!(counts(&mut balancer, &heavier, &[State::Up; 3], 6), [1, 1, 4]);
+        assert_eq!(counts(&mut balancer, &heavier, &[1, 1, 4].map(State::up), 6), [1, 1, 4]);
     }
 
     #[test]
     fn random_follows_the_weights_within_tolerance() {
         let cluster = cluster(0, Balance::Random, 0, &[1, 2, 3, 4, 10]);
-        let mut states = [State::Up; 5];
+        let mut states = [1, 2, 3, 4, 10].map(State::up);
         let mut balancer = Balancer::new(&cluster, 0, 42);
         let got = counts(&mut balancer, &cluster, &states, 100_000);
         for (i, weight) in [1.0, 2.0, 3.0, 4.0, 10.0].iter().enumerate() {
             let want = 100_000.0 * weight / 20.0;
             assert!((got[i] as f64 - want).abs() < 6.0 * f64::sqrt(want), "{i}: {got:?}");
         }
-        states[4] = State::Down;
+        states[4].standing = Standing::Down;
         let got = counts(&mut balancer, &cluster, &states, 100_000);
         assert!(got[4] == 0 && got[0].abs_diff(10_000) < 600 && got[3].abs_diff(40_000) < 1_200, "{got:?}");
     }
@@ -218,7 +228,7 @@ mod tests {
         tried.add(0);
         let mut counts = [0usize; 3];
         for _ in 0..40_000 {
-            counts[balancer.pick(&cluster, &[State::Up; 3], &tried).unwrap()] += 1;
+            counts[balancer.pick(&cluster, &[1000, 1, 3].map(State::up), &tried).unwrap()] += 1;
         }
         assert!(counts[0] == 0 && counts[1].abs_diff(10_000) < 600, "{counts:?}");
     }
@@ -229,7 +239,7 @@ mod tests {
         let mut balancer = Balancer::new(&cluster, 0, 7);
         let mut in_flight = [0u32; 2];
         for _ in 0..400 {
-            let i = balancer.pick(&cluster, &[State::Up; 2], &Tried::default()).unwrap();
+            let i = balancer.pick(&cluster, &[1, 3].map(State::up), &Tried::default()).unwrap();
             in_flight[i] += 1;
             cluster.backends[i].cells.core(i % 2).in_flight.store(in_flight[i], Relaxed);
         }
@@ -241,7 +251,7 @@ mod tests {
         let cluster = cluster(0, Balance::LeastConn, 0, &[1; 50]);
         cluster.backends[17].cells.core(1).in_flight.store(1000, Relaxed);
         let mut balancer = Balancer::new(&cluster, 0, 7);
-        let counts = counts(&mut balancer, &cluster, &[State::Up; 50], 10_000);
+        let counts = counts(&mut balancer, &cluster, &[State::up(1); 50], 10_000);
         assert_eq!(counts[17], 0);
         assert!(counts.iter().enumerate().all(|(i, n)| i == 17 || n.abs_diff(204) < 100), "{counts:?}");
     }
@@ -250,7 +260,7 @@ mod tests {
         #[test]
         fn picks_an_up_and_untried_one_whenever_there_is_one(
             which in 0usize..3,
-            backends in prop::collection::vec((1u32..6, 0u8..3, any::<bool>()), 1..40),
+            backends in prop::collection::vec((1u32..6, 0u8..4, any::<bool>()), 1..40),
             first in 0usize..4,
             seed in any::<u64>(),
             core in 0usize..9,
@@ -258,15 +268,16 @@ mod tests {
             let weights: Vec<u32> = backends.iter().map(|b| b.0).collect();
             let cluster = cluster(1, ALL[which], first, &weights);
             let mut balancer = Balancer::new(&cluster, core, seed);
-            let mut states = vec![State::Down; first];
-            states.extend(backends.iter().map(|b| [State::Up, State::Down, State::Drain][b.1 as usize]));
+            let mut states = vec![State::new(Standing::Down, 1); first];
+            let standings = [Standing::Up, Standing::Down, Standing::Drain, Standing::Maint];
+            states.extend(backends.iter().map(|b| State::new(standings[b.1 as usize], b.0)));
             let mut tried = Tried::default();
             backends.iter().enumerate().filter(|(_, b)| b.2).take(TRIED_MAX).for_each(|(i, _)| tried.add(i));
             // Until nothing is left, each pick tried and so never made again.
-            let mut left = (0..backends.len()).filter(|i| states[first + i] == State::Up && !tried.has(*i)).count();
+            let mut left = (0..backends.len()).filter(|i| states[first + i].is_up() && !tried.has(*i)).count();
             while left > 0 && tried.len < TRIED_MAX as u8 {
                 let i = balancer.pick(&cluster, &states, &tried).unwrap();
-                prop_assert!(states[first + i] == State::Up && !tried.has(i));
+                prop_assert!(states[first + i].is_up() && !tried.has(i));
                 tried.add(i);
                 left -= 1;
             }

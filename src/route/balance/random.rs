@@ -24,7 +24,7 @@ impl Random {
         let equal = weights.windows(2).all(|w| w[0] == w[1]);
         let sums = Vec::with_capacity(if equal { 0 } else { weights.len() });
         let mut random = Random { seed, up: Vec::with_capacity(weights.len()), sums, equal };
-        random.prepare(&vec![State::Up; weights.len()], weights);
+        random.prepare(&vec![State::up(1); weights.len()], weights);
         random
     }
 
@@ -33,7 +33,7 @@ impl Random {
         self.up.clear();
         self.sums.clear();
         let mut sum = 0;
-        for (i, _) in states.iter().enumerate().filter(|(_, s)| **s == State::Up) {
+        for (i, _) in states.iter().enumerate().filter(|(_, s)| s.is_up()) {
             self.up.push(i as u32);
             if !self.equal {
                 sum += u64::from(weights[i]);

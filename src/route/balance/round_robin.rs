@@ -66,7 +66,7 @@ impl RoundRobin {
     pub(super) fn prepare(&mut self, states: &[State]) {
         for class in &mut self.classes {
             let members = &self.members[class.start as usize..class.end as usize];
-            class.up = members.iter().filter(|i| states[**i as usize] == State::Up).count() as u32;
+            class.up = members.iter().filter(|i| states[**i as usize].is_up()).count() as u32;
             class.credit = 0;
         }
     }
@@ -80,7 +80,7 @@ impl RoundRobin {
         let Class { start, end, next, .. } = self.classes[class];
         let found = (next..end).chain(start..next).find(|at| {
             let index = self.members[*at as usize] as usize;
-            states[index] == State::Up && !tried.has(index)
+            states[index].is_up() && !tried.has(index)
         })?;
         self.classes[class].next = if found + 1 == end { start } else { found + 1 };
         Some(self.members[found as usize] as usize)
@@ -94,7 +94,7 @@ impl RoundRobin {
             let mut free = self.classes[i].up;
             if !tried.is_empty() {
                 // A tried backend may have gone down meanwhile; then it is not among those that are up.
-                let counts = |t: &usize| self.class_of.get(*t) == Some(&(i as u32)) && states[*t] == State::Up;
+                let counts = |t: &usize| self.class_of.get(*t) == Some(&(i as u32)) && states[*t].is_up();
                 free -= tried.indices().filter(counts).count() as u32;
             }
             if free == 0 {
@@ -121,7 +121,7 @@ impl RoundRobin {
         }
         if self.classes.len() > 1 {
             let total: u64 = self.classes.iter().map(|c| u64::from(c.up) * u64::from(c.weight)).sum();
-            let states = vec![State::Up; self.members.len()];
+            let states = vec![State::up(1); self.members.len()];
             for _ in 0..of(total.min((STAGGER_STEPS_MAX / self.classes.len()) as u64)) {
                 self.pick_class(&states, &Tried::default());
             }
@@ -132,6 +132,7 @@ impl RoundRobin {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::health::Standing;
     use proptest::prelude::*;
 
     const NONE: Tried = Tried { indices: [0; crate::limits::TRIED_MAX], len: 0, oldest: 0 };
@@ -143,23 +144,23 @@ mod tests {
     #[test]
     fn heavy_ones_are_spread_over_the_cycle() {
         let mut rr = RoundRobin::new(&[5, 1, 1], 0);
-        assert_eq!(picks(&mut rr, &[State::Up; 3], 7), [0, 1, 0, 0, 0, 2, 0]);
+        assert_eq!(picks(&mut rr, &[State::up(1); 3], 7), [0, 1, 0, 0, 0, 2, 0]);
     }
 
     #[test]
     fn cores_begin_apart() {
-        let begin = |core| RoundRobin::new(&[1; 100], core).pick(&[State::Up; 100], &NONE).unwrap();
+        let begin = |core| RoundRobin::new(&[1; 100], core).pick(&[State::up(1); 100], &NONE).unwrap();
         let begins: std::collections::BTreeSet<_> = (0..16).map(begin).collect();
         assert_eq!(begins.len(), 16);
         assert!(begins.iter().zip(begins.iter().skip(1)).all(|(a, b)| b - a <= 12), "{begins:?}");
-        let two = |core| RoundRobin::new(&[1; 2], core).pick(&[State::Up; 2], &NONE).unwrap();
+        let two = |core| RoundRobin::new(&[1; 2], core).pick(&[State::up(1); 2], &NONE).unwrap();
         assert_ne!(two(0), two(1));
     }
 
     #[test]
     fn the_share_of_one_that_is_down_goes_to_all_others() {
         let mut rr = RoundRobin::new(&[1; 4], 0);
-        let states = [State::Up, State::Down, State::Up, State::Up];
+        let states = [State::up(1), State::new(Standing::Down, 1), State::up(1), State::up(1)];
         rr.prepare(&states);
         let got = picks(&mut rr, &states, 300);
         for i in [0, 2, 3] {
@@ -173,11 +174,11 @@ mod tests {
             let total: u32 = weights.iter().sum();
             for back in 0..3 {
                 let mut rr = RoundRobin::new(&weights, 1);
-                let mut states = [State::Up; 3];
-                states[back] = State::Down;
+                let mut states = [State::up(1); 3];
+                states[back] = State::new(Standing::Down, 1);
                 rr.prepare(&states);
                 picks(&mut rr, &states, 1000);
-                states[back] = State::Up;
+                states[back] = State::up(1);
                 rr.prepare(&states);
                 let got = picks(&mut rr, &states, total as usize);
                 let times = got.iter().filter(|p| **p == back).count();
@@ -192,7 +193,7 @@ mod tests {
     #[test]
     fn a_retry_takes_another_and_the_cycle_stays_nearly_fair() {
         let weights = [4, 2, 1, 1];
-        let states = [State::Up; 4];
+        let states = [State::up(1); 4];
         let mut rr = RoundRobin::new(&weights, 0);
         for _ in 0..1000 {
             let first = rr.pick(&states, &NONE).unwrap();
@@ -213,13 +214,13 @@ mod tests {
             before in 0usize..50,
         ) {
             let mut rr = RoundRobin::new(&weights, core);
-            let mut states = vec![State::Up; weights.len()];
+            let mut states = vec![State::up(1); weights.len()];
             picks(&mut rr, &states, before);
             for (i, state) in states.iter_mut().enumerate().skip(1) {
-                *state = if down[i] { State::Down } else { State::Up };
+                *state = if down[i] { State::new(Standing::Down, 1) } else { State::up(1) };
             }
             rr.prepare(&states);
-            let share = |i: usize| if states[i] == State::Up { weights[i] as usize } else { 0 };
+            let share = |i: usize| if states[i].is_up() { weights[i] as usize } else { 0 };
             let cycle: usize = (0..weights.len()).map(share).sum();
             for _ in 0..3 {
                 let got = picks(&mut rr, &states, cycle);
