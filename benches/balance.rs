@@ -3,7 +3,8 @@
 use criterion::Criterion;
 use ringway::route::balance::{Balancer, Tried};
 use ringway::route::health::{Cells, State};
-use ringway::route::table::{Backend, Balance, Cluster, OnTimeout, Policy};
+use ringway::route::health_policy::HealthPolicy;
+use ringway::route::table::{Backend, Balance, Cluster, Policy};
 use ringway::route::{BackendId, ClusterId, Endpoint};
 use std::hint::black_box;
 use std::sync::Arc;
@@ -21,8 +22,7 @@ fn cluster(balance: Balance, weights: impl Iterator<Item = u32>) -> Cluster {
         retries: 3,
         pool_idle: 4,
         pool_max: 64,
-        on_timeout: OnTimeout::Silent,
-        probe_path: None,
+        health: HealthPolicy::default(),
     };
     let backend = |(i, weight)| Backend {
         id: BackendId(i as u32),

@@ -13,6 +13,7 @@ pub mod command;
 mod cross;
 pub mod fault;
 pub mod file;
+mod health;
 mod pages;
 mod place;
 mod route_key;

@@ -3,7 +3,7 @@
 
 use crate::limits::WEIGHT_ONE;
 use std::sync::OnceLock;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::Acquire;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// Whether an endpoint takes traffic, as published to the workers. As wide as a weight, so that states can be compared
@@ -55,7 +55,7 @@ impl State {
 pub struct CoreCell {
     /// Exchanges that are with this endpoint now.
     pub in_flight: AtomicU32,
-    /// Connect errors and resets before a head since the last head, in a row.
+    /// Connect errors, resets before a head, and heads with a status that counts as a failure, since the last good head.
     pub failures_in_row: AtomicU32,
     /// Tick (seconds since the process began) at which the latest response head came, plus 1; 0 is never.
     pub head_tick: AtomicU32,
@@ -75,6 +75,8 @@ pub struct CoreCell {
     pub requests: AtomicU64,
     /// Response heads by class: 1xx.. 5xx at index 0..4.
     pub statuses: [AtomicU64; 5],
+    /// Of these, heads with a status that counts as a failure. Counted before the head itself is.
+    pub bad_statuses: AtomicU64,
     /// Connect errors.
     pub connect_errors: AtomicU64,
     /// Resets or closes before a head, and malformed heads.
@@ -112,6 +114,6 @@ impl Cells {
 impl CoreCell {
     /// Response heads so far.
     pub fn heads(&self) -> u64 {
-        self.statuses.iter().map(|s| s.load(Relaxed)).sum()
+        self.statuses.iter().map(|s| s.load(Acquire)).sum()
     }
 }

@@ -1,6 +1,6 @@
 //! What the supervisor knows, for `ringway ctl status`. Plain data; whoever prints it reads the counters in the cells.
 
-use super::{Standing, Supervisor};
+use super::{Health, Supervisor};
 use crate::config::Address;
 use crate::route::health::{self, Cells};
 use crate::route::{BackendId, ClusterId, Endpoint};
@@ -49,10 +49,13 @@ pub struct BackendStatus {
     pub since_ms: u64,
     /// Why it is in this state.
     pub why: String,
-    /// When it will be probed; `None` if it is up, or if a probe is under way.
+    /// When it will be probed at the earliest; `None` if it is up and its cluster has no checks, or if a probe is under
+    /// way.
     pub next_probe_ms: Option<u64>,
     /// A probe is under way.
     pub probing: bool,
+    /// What the latest probe found.
+    pub evidence: Option<String>,
     /// When and why it would have been held down, had it not been the last one up.
     pub kept_up: Option<(u64, String)>,
     /// What the cores count.
@@ -91,16 +94,22 @@ impl Supervisor {
 
     fn backend_status(&self, backend: &crate::route::table::Backend) -> BackendStatus {
         let entry = &self.entries[&backend.id];
+        let (checked_ms, probing) = self.checks.state(&self.probe_key(backend.id));
+        let next_probe_ms = match entry.health {
+            Health::Held { until_ms } => Some(until_ms),
+            _ => checked_ms,
+        };
         BackendStatus {
             id: backend.id,
             name: backend.name.clone(),
             endpoint: backend.endpoint.clone(),
             weight: backend.weight,
-            state: entry.standing.published(),
+            state: self.state_of(backend.id).standing,
             since_ms: entry.since_ms,
             why: entry.why.clone(),
-            next_probe_ms: if let Standing::Down { probe_ms } = entry.standing { Some(probe_ms) } else { None },
-            probing: matches!(entry.standing, Standing::Probing { .. }),
+            next_probe_ms,
+            probing,
+            evidence: entry.evidence.clone(),
             kept_up: entry.kept_up.clone(),
             cells: backend.cells.clone(),
         }

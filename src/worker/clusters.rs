@@ -65,16 +65,27 @@ impl<S> LocalBackend<S> {
         Sent { tick: now, epoch, heads: self.heads.get() }
     }
 
-    /// A response head came: the backend lives.
+    /// A response head came: the backend lives, and is well.
     pub fn answered(&self, status: u16, now: u32) {
         let cell = self.cell();
-        self.heads.set(self.heads.get() + 1);
         if cell.failures_in_row.load(Ordering::Relaxed) != 0 {
             set(&cell.failures_in_row, 0);
         }
+        self.head(status, now);
+    }
+
+    /// One more failure in a row.
+    fn failed(&self) {
+        let failures = &self.cell().failures_in_row;
+        set(failures, failures.load(Ordering::Relaxed).saturating_add(1));
+    }
+
+    fn head(&self, status: u16, now: u32) {
+        let cell = self.cell();
+        self.heads.set(self.heads.get() + 1);
         set(&cell.head_tick, now + 1);
-        let class = usize::from(status / 100).clamp(1, 5) - 1;
-        add(&cell.statuses[class], 1);
+        let heads = &cell.statuses[usize::from(status / 100).clamp(1, 5) - 1];
+        heads.store(heads.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
     }
 
     /// Heads that all cores have had from it. Reads other cores' cells: not for the path of each request.
@@ -274,9 +285,22 @@ impl<N: Net> Core<N> {
             }
         }
         if blame != Blame::Timeout {
-            set(&cell.failures_in_row, cell.failures_in_row.load(Ordering::Relaxed).saturating_add(1));
+            backend.failed();
         }
-        if cell.reported.swap(1, Ordering::SeqCst) == 0 {
+        self.report(backend);
+    }
+
+    /// A response head came with a status that counts as a failure: the backend lives, but is not well.
+    pub(super) fn answered_badly(&self, backend: &LocalBackend<N::Stream>, status: u16) {
+        backend.failed();
+        // Bad before it is counted at all: whoever sees the head knows that it was bad.
+        add(&backend.cell().bad_statuses, 1);
+        backend.head(status, self.slots.now());
+        self.report(backend);
+    }
+
+    fn report(&self, backend: &LocalBackend<N::Stream>) {
+        if backend.cell().reported.swap(1, Ordering::SeqCst) == 0 {
             self.tell(FromWorker::Report { core: self.index, backend: backend.id });
         }
     }
@@ -287,7 +311,7 @@ impl<N: Net> Core<N> {
         cell.timeout_heads.store(cell.heads(), Ordering::Relaxed);
         cell.timeout_epoch.store(sent.epoch, Ordering::Relaxed);
         cell.timeout_sent_tick.store(sent.tick + 1, Ordering::Relaxed);
-        let until = self.slots.now() + limits::HOLD_DOWN_SECONDS as u32;
+        let until = self.slots.now() + limits::HOLD_DOWN_SECONDS;
         let suspicion = Suspicion { heads: backend.heads_of_all(), until };
         if backend.suspicion.replace(Some(suspicion)).is_none() {
             self.clusters.suspicions.set(self.clusters.suspicions.get() + 1);
