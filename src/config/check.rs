@@ -5,12 +5,12 @@ use super::budget;
 use super::command::Level;
 use super::fault::{Faults, Findings, Step};
 use super::file::{self, BackendEntry, BalanceWord, File, HashBalance, HashKey, HashName, HashWord};
-use super::file::{ListenerEntry, Probe, RouteEntry};
+use super::file::{ListenerEntry, RouteEntry};
 use super::place::{self, member};
 use super::value::Refusal;
 use super::words::{Patience, Rate, Size, Token};
 use super::{Address, BackendPlan, ClusterPlan, ControlAccess, Listener, LogTarget, Page, Plan, RoutePlan, Settings};
-use super::{cross, pages, route_key, shape};
+use super::{cross, health, pages, route_key, shape};
 use crate::limits;
 use crate::route::table::{Balance, Hash, HashBy, Policy};
 use jsonc_parser::ast::Value;
@@ -223,12 +223,7 @@ fn resolve(said: &file::Policy, otherwise: &Policy) -> Policy {
         retries: said.retries.unwrap_or(otherwise.retries),
         pool_idle: timeout(said.pool.idle, otherwise.pool_idle),
         pool_max: said.pool.max.unwrap_or(otherwise.pool_max),
-        on_timeout: said.health.on_timeout.map_or(otherwise.on_timeout, Into::into),
-        probe_path: match &said.probe {
-            None => otherwise.probe_path.clone(),
-            Some(Probe::Connect(_)) => None,
-            Some(Probe::Http(probe)) => Some(probe.path.clone()),
-        },
+        health: health::resolve(said, &otherwise.health),
     }
 }
 
@@ -288,11 +283,8 @@ fn spelled(policy: &Policy) -> file::Policy {
         client_rate_min: Some(Rate(policy.client_rate_min)),
         retries: Some(policy.retries),
         pool: file::Pool { idle: Some(Patience(policy.pool_idle)), max: Some(policy.pool_max) },
-        health: file::Health { on_timeout: Some(policy.on_timeout.into()) },
-        probe: Some(match &policy.probe_path {
-            None => Probe::Connect(file::Connect::Connect),
-            Some(path) => Probe::Http(file::HttpProbe { path: path.clone() }),
-        }),
+        health: health::spelled(&policy.health),
+        probe: Some(health::spelled_probe(&policy.health.probe)),
     }
 }
 
@@ -301,7 +293,9 @@ mod tests {
     use super::*;
     use crate::config::{HalfClose, Io};
     use crate::http::head::Underscores;
+    use crate::route::health_policy::*;
     use crate::route::table::OnTimeout;
+    use std::sync::Arc;
 
     /// Path and text of a file of the repository.
     fn sample(path: &str) -> (String, String) {
@@ -347,7 +341,7 @@ mod tests {
         assert_eq!((plan.control_socket, plan.control_access.mode), (None, 0o660));
         let p = Policy::default();
         assert_eq!((p.connect_timeout, p.head_timeout, p.body_timeout, p.tunnel_timeout), (3, 30, 30, 3600));
-        assert_eq!((p.pool_idle, p.retries, p.body_max, p.on_timeout), (4, 3, u64::MAX, OnTimeout::Silent));
+        assert_eq!((p.pool_idle, p.retries, p.body_max, p.health.on_timeout), (4, 3, u64::MAX, OnTimeout::Silent));
     }
 
     #[test]
@@ -367,8 +361,17 @@ mod tests {
             retries: 0,
             pool_idle: 55,
             pool_max: 8,
-            on_timeout: OnTimeout::Any,
-            probe_path: None,
+            health: HealthPolicy {
+                on_timeout: OnTimeout::Any,
+                failures: 5,
+                statuses: StatusSet::default().with(502).with(503),
+                rate: Some(FailureRate { percent: 30, requests: 50, within: 60 }),
+                hold_down: 10,
+                hold_down_max: 600,
+                slow_start: 20,
+                check: None,
+                probe: Arc::default(),
+            },
         };
         assert_eq!(app.policy, expected);
         assert_eq!(app.backends[0].weight, 3);
@@ -378,7 +381,16 @@ mod tests {
         let empty = &plan.clusters["empty"].policy;
         let by_session = Balance::Hash(Hash { by: HashBy::Cookie("session".into()), bounded_load: 150 });
         assert_eq!((&empty.balance, empty.retries, empty.connect_timeout), (&by_session, 5, 1));
-        assert_eq!(empty.probe_path.as_deref(), Some("/health?full=1"));
+        let probe = ProbeRequest {
+            method: "OPTIONS".into(),
+            host: Some("app.internal".into()),
+            headers: [("X-Probe".into(), "1".into())].into(),
+            statuses: StatusSet::default().with_class(2).with(404),
+            body: Some("well".into()),
+            ..ProbeRequest::get("/health?full=1")
+        };
+        assert_eq!(*empty.health.probe, ProbeSpec { timeout: 2, request: Some(probe) });
+        assert_eq!(empty.health.check, Some(Check { interval: 7, rise: 2, fall: 4 }));
         assert_eq!(plan.listeners["six"].trusted_proxies.len(), 3);
         let Address::Unix(path) = &plan.listeners["local"].address else { panic!() };
         assert!(path.ends_with("tests/data/config/run/ringway.sock"), "{path:?}");
@@ -494,6 +506,21 @@ mod tests {
             (r#""defaults": {"probe": "http"}"#, "$.defaults.probe"),
             (r#""defaults": {"probe": {"path": "health"}}"#, "$.defaults.probe.path"),
             (r#""defaults": {"probe": {}}"#, "$.defaults.probe"),
+            (r#""defaults": {"probe": {"path": "/", "method": "get"}}"#, "$.defaults.probe.method"),
+            (r#""defaults": {"probe": {"path": "/", "host": "a b"}}"#, "$.defaults.probe.host"),
+            (r#""defaults": {"probe": {"path": "/", "headers": {"Host": "a"}}}"#, "$.defaults.probe.headers.Host"),
+            (r#""defaults": {"probe": {"path": "/", "headers": {"A": "\r\nB: c"}}}"#, "$.defaults.probe.headers.A"),
+            (r#""defaults": {"probe": {"path": "/", "statuses": []}}"#, "$.defaults.probe.statuses"),
+            (r#""defaults": {"probe": {"path": "/", "statuses": [100]}}"#, "$.defaults.probe.statuses[0]"),
+            (r#""defaults": {"probe": {"path": "/", "body": ""}}"#, "$.defaults.probe.body"),
+            (r#""defaults": {"probe": {"path": "/", "body": "x", "method": "HEAD"}}"#, "$.defaults.probe.body"),
+            (r#""defaults": {"health": {"failures": 0}}"#, "$.defaults.health.failures"),
+            (r#""defaults": {"health": {"statuses": [502, "5xy"]}}"#, "$.defaults.health.statuses[1]"),
+            (r#""defaults": {"health": {"rate": {"percent": 101}}}"#, "$.defaults.health.rate.percent"),
+            (r#""defaults": {"health": {"rate": "on"}}"#, "$.defaults.health.rate"),
+            (r#""defaults": {"health": {"hold_down": "0s"}}"#, "$.defaults.health.hold_down"),
+            (r#""defaults": {"health": {"check": {"rise": 0}}}"#, "$.defaults.health.check.rise"),
+            (r#""defaults": {"health": {"check": {"intervall": "1s"}}}"#, "$.defaults.health.check.intervall"),
             (r#""defaults": {"backends": {}}"#, "$.defaults.backends"),
             (r#""control": {"mode": "rw"}"#, "$.control.mode"),
             (r#""headers": {"via": "a b"}"#, "$.headers.via"),
@@ -550,7 +577,7 @@ mod tests {
     proptest::proptest! {
         /// Whatever is cut from or put into a good file: a plan, or faults with places inside the text.
         #[test]
-        fn mutations_never_surprise(at in 0usize..1600, cut in 0usize..12, put in "[\\[\\]{}\",:0-9a-zü \\n\\\\]{0,6}") {
+        fn mutations_never_surprise(at in 0usize..2200, cut in 0usize..12, put in "[\\[\\]{}\",:0-9a-zü \\n\\\\]{0,6}") {
             let (path, text) = sample("tests/data/config/everything.json");
             let at = (0..=at.min(text.len())).rev().find(|i| text.is_char_boundary(*i)).unwrap();
             let end = (0..=(at + cut).min(text.len())).rev().find(|i| text.is_char_boundary(*i)).unwrap();

@@ -14,6 +14,7 @@ pub mod command;
 mod cross;
 pub mod fault;
 pub mod file;
+mod health;
 pub mod orders;
 mod pages;
 pub mod patch;

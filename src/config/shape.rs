@@ -47,6 +47,10 @@ impl<'s, 'v> Walk<'s, 'v, '_> {
             Value::NumberLit(number) => self.number(number, schema),
             Value::Object(object) => self.object(object, schema),
             Value::Array(array) => {
+                let minimum = schema.get("minItems").and_then(Json::as_u64).unwrap_or(0);
+                if (array.elements.len() as u64) < minimum {
+                    self.fault(array.range.start, Refusal::new(format!("at least {minimum} is needed here")));
+                }
                 if let Some(items) = schema.get("items") {
                     for (i, element) in array.elements.iter().enumerate() {
                         self.inside(Step::Index(i), |w| w.value(element, items));
@@ -289,6 +293,7 @@ mod tests {
             "maxProperties",
             "required",
             "items",
+            "minItems",
             "anyOf",
             "oneOf",
             "enum",

@@ -29,6 +29,12 @@ pub(super) fn check(format: &str, text: &str) -> Result<(), Refusal> {
         "ringway-path" => value::file_path(text),
         "ringway-token" => value::token(text),
         "ringway-probe-path" => value::probe_path(text),
+        "ringway-method" => value::method(text),
+        "ringway-probe-host" => value::probe_host(text),
+        "ringway-probe-field" => value::probe_field(text),
+        "ringway-field-value" => value::field_value(text),
+        "ringway-probe-text" => value::probe_text(text),
+        "ringway-status-class" => value::status_class(text).map(drop),
         _ => Ok(()),
     }
 }
@@ -100,6 +106,22 @@ word!(Size(u64), "ringway-size", "^([0-9]+([KMG]iB|[kKMG]?B)|unlimited)$", value
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate(pub u64);
 word!(Rate(u64), "ringway-rate", "^[0-9]+([KMG]iB|[kKMG]?B)$", rate, |s| value::size_text(*s));
+
+/// The first digit of a class of statuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatusClass(pub u16);
+word!(StatusClass(u16), "ringway-status-class", "^[2-5]xx$", value::status_class, |class| format!("{class}xx"));
+
+/// The value of a field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldValue(pub String);
+word!(
+    FieldValue(String),
+    "ringway-field-value",
+    "^([^ \\t]|[^ \\t].*[^ \\t])?$",
+    |t| value::field_value(t).map(|()| t.into()),
+    String::clone
+);
 
 /// Where a backend is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -197,6 +197,7 @@ fn backend(of: &BackendStatus, since: u64) -> answer::BackendStatus {
         overrides: of.overrides.clone(),
         since: since + of.since_ms / 1000,
         why,
+        probe: of.evidence.clone(),
         next_probe: of.next_probe_ms.map(|ms| since + ms / 1000),
         weight: of.weight,
         in_flight: cells.iter().map(|c| u64::from(c.in_flight.load(Relaxed))).sum(),
