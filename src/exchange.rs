@@ -90,6 +90,11 @@ impl Reason {
         }
     }
 
+    /// The exchange ended as it should: nobody failed, refused or gave up.
+    pub fn is_regular(self) -> bool {
+        matches!(self, Reason::Done | Reason::Tunnel | Reason::Own)
+    }
+
     /// The broken rule, where one was.
     pub fn fault(self) -> Option<Fault> {
         match self {

@@ -1,8 +1,9 @@
 //! One core's end of the access log: lines collected into batches, batches handed to the writer, never waiting.
 
-use super::line::{LINE_BYTES_MAX, Record, format};
+use super::escape::Second;
+use super::line::{Record, format};
 use super::writer::Message;
-use crate::config::LogFormat;
+use crate::config::{LogFields, LogFormat};
 use crate::event::CoreStats;
 use crate::limits;
 use crossbeam_channel::{Receiver, Sender};
@@ -20,6 +21,7 @@ pub struct Queue {
     to_writer: Sender<Message>,
     spent: Receiver<Vec<u8>>,
     stats: Arc<CoreStats>,
+    second: Second,
 }
 
 impl Queue {
@@ -29,16 +31,17 @@ impl Queue {
         spent: Receiver<Vec<u8>>,
         stats: Arc<CoreStats>,
     ) -> Queue {
-        Queue { core, batch: Vec::new(), buffers: 0, to_writer, spent, stats }
+        let (batch, second) = (Vec::new(), Second::default());
+        Queue { core, batch, buffers: 0, to_writer, spent, stats, second }
     }
 
     /// Adds the line for one exchange. If the batch is full and no other buffer is free, because the writer is stuck or
     /// slower than the lines come, the line is dropped and counted in [`CoreStats::log_dropped`].
-    pub fn add(&mut self, record: &Record, how: LogFormat) {
-        if self.batch.capacity() - self.batch.len() < LINE_BYTES_MAX && !self.next_batch() {
+    pub fn add(&mut self, record: &Record, how: (LogFormat, &LogFields)) {
+        if self.batch.capacity() - self.batch.len() < record.line_bytes_max() && !self.next_batch() {
             return self.dropped(1);
         }
-        format(record, how, &mut self.batch);
+        format(record, how, &mut self.second, &mut self.batch);
     }
 
     /// Hands what was collected to the writer. To be called once per tick, and before this core says `Drained`.
@@ -81,25 +84,12 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use super::super::line::tests::{phases, record};
     use super::*;
     use crossbeam_channel::bounded;
 
-    fn record(path: &[u8]) -> Record<'_> {
-        Record {
-            time: 0,
-            client: None,
-            method: b"GET",
-            host: b"h",
-            path,
-            status: 200,
-            bytes: 0,
-            duration_us: 0,
-            cluster: None,
-            backend: None,
-            retries: 0,
-            generation: 1,
-            reason: "OK",
-        }
+    fn add(queue: &mut Queue, path: &[u8]) {
+        queue.add(&Record { path, ..record(&phases()) }, (LogFormat::Text, &LogFields::default()));
     }
 
     #[test]
@@ -111,7 +101,7 @@ mod tests {
         let path = vec![b'x'; 3000];
         let lines = 2 * limits::LOG_BATCHES_MAX * limits::LOG_BATCH_BYTES / 3000;
         for _ in 0..lines {
-            queue.add(&record(&path), LogFormat::Json);
+            add(&mut queue, &path);
         }
         queue.flush();
         let written: usize = from_queue
@@ -136,7 +126,7 @@ mod tests {
         let (back, spent) = bounded(limits::LOG_BATCHES_MAX);
         let mut queue = Queue::new(3, to_writer, spent, Arc::default());
         for _ in 0..100 {
-            queue.add(&record(b"/"), LogFormat::Text);
+            add(&mut queue, b"/");
             queue.flush();
             let Ok(Message::Batch { core: 3, mut bytes }) = from_queue.try_recv() else { panic!("a batch") };
             assert_eq!(bytes.iter().filter(|b| **b == b'\n').count(), 1);
@@ -155,7 +145,7 @@ mod tests {
         let stats = Arc::new(CoreStats::default());
         let mut queue = Queue::new(0, to_writer, spent, stats.clone());
         drop(from_queue);
-        queue.add(&record(b"/"), LogFormat::Text);
+        add(&mut queue, b"/");
         queue.flush();
         assert_eq!(stats.log_dropped.load(Relaxed), 1);
     }

@@ -187,30 +187,18 @@ pub(crate) fn write_all(to: &mut impl Write, bytes: &[u8]) -> Result<(), (io::Er
 
 #[cfg(test)]
 mod tests {
+    use super::super::line::tests::{phases, record};
     use super::*;
     use crate::access_log::Record;
-    use crate::config::LogFormat;
+    use crate::config::{LogFields, LogFormat};
     use std::io::Read;
     use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
 
     fn add(queue: &mut Queue, path: &str) {
-        let record = Record {
-            time: 0,
-            client: None,
-            method: b"GET",
-            host: b"h",
-            path: path.as_bytes(),
-            status: 200,
-            bytes: 0,
-            duration_us: 0,
-            cluster: None,
-            backend: None,
-            retries: 0,
-            generation: 1,
-            reason: "OK",
-        };
-        queue.add(&record, LogFormat::Text);
+        let phases = phases();
+        let record = Record { path: path.as_bytes(), time: 0, ..record(&phases) };
+        queue.add(&record, (LogFormat::Text, &LogFields::default()));
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //! In the order of the work: `place` makes a tree of the text, in which every value knows its place; `shape` walks it
 //! against the JSON Schema, which is derived from the types in `file`; `cross` finds what is wrong between two places;
 //! `check` turns a faultless file into a [`Plan`]; `budget` sets the plan against the limit of open files. `value`,
-//! `words` and `route_key` know how single values are written. `command` and `answer` are what travels over the control
-//! socket. Only this room and the code that prints JSON names serde.
+//! `words` and `route_key` know how single values are written, `log` what the access log can tell. `command` and `answer`
+//! are what travels over the control socket. Only this room and the code that prints JSON names serde.
 
 pub mod answer;
 pub mod budget;
@@ -13,12 +13,15 @@ pub mod command;
 mod cross;
 pub mod fault;
 pub mod file;
+mod log;
 mod pages;
 mod place;
 mod route_key;
 mod shape;
 pub mod value;
 pub mod words;
+
+pub use log::{LogField, LogFields, LogLines, Share};
 
 use crate::http::head::Underscores;
 use crate::route::table::Policy;
@@ -88,7 +91,7 @@ pub enum LogFormat {
     /// One JSON object a line.
     #[default]
     Json,
-    /// Space-separated text with quoted strings.
+    /// Values with a space between them, strings in quotes.
     Text,
 }
 
@@ -145,6 +148,8 @@ pub struct Settings {
     pub log_target: LogTarget,
     /// Its format.
     pub log_format: LogFormat,
+    /// Which lines it has, and what they tell.
+    pub log_lines: LogLines,
     /// Seconds for a drain at stop.
     pub drain_timeout: u32,
     /// Value of Retry-After on 503, in seconds.

@@ -272,19 +272,27 @@ impl Control {
                     tracing::info!("SIGHUP: reload");
                     self.reloads.order_by_signal();
                 }
-                Signal::Reopen => self.reopen_log(),
+                Signal::Reopen => match self.reopen_log() {
+                    Ok(()) => tracing::info!("SIGUSR1: the access log was opened again"),
+                    Err(why) => tracing::error!("SIGUSR1: {why}"),
+                },
                 Signal::Stop => self.stop(),
             }
         }
     }
 
-    fn reopen_log(&mut self) {
+    /// Opens the access log again, as rotation wants it: lines that are written from now on go to what has the path now.
+    /// None is lost and none is torn, but for a moment some still go to the old file.
+    ///
+    /// # Errors
+    /// It cannot be opened; the old one is kept.
+    fn reopen_log(&self) -> Result<(), String> {
         match Sink::open(&self.supervisor.snapshot().settings.log_target) {
             Ok(sink) => {
                 self.log.set(sink);
-                tracing::info!("SIGUSR1: the access log was opened again");
+                Ok(())
             }
-            Err(e) => tracing::error!("SIGUSR1: the access log cannot be opened, the old one is kept: {e}"),
+            Err(e) => Err(format!("the access log cannot be opened, the old one is kept: {e}")),
         }
     }
 
