@@ -1,8 +1,49 @@
 //! Values as printable ASCII: numbers, times, addresses, and texts that came over the wire, which can neither end their
 //! quotes nor their line.
 
-use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Room for lines, written from its front. It never grows and never fails: whoever gives it has asked before how much a
+/// line can need, and what does not fit is not written.
+#[derive(Debug)]
+pub(super) struct Room<'a>(&'a mut [u8]);
+
+impl<'a> Room<'a> {
+    pub(super) fn new(bytes: &'a mut [u8]) -> Room<'a> {
+        Room(bytes)
+    }
+
+    /// Bytes that are left.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Of a length that is known when this is compiled: a few moves.
+    #[inline(always)]
+    pub(super) fn put<const N: usize>(&mut self, bytes: &[u8; N]) {
+        if let Some((to, rest)) = std::mem::take(&mut self.0).split_first_chunk_mut::<N>() {
+            *to = *bytes;
+            self.0 = rest;
+        }
+    }
+
+    pub(super) fn put_all(&mut self, bytes: &[u8]) {
+        if let Some((to, rest)) = std::mem::take(&mut self.0).split_at_mut_checked(bytes.len()) {
+            to.copy_from_slice(bytes);
+            self.0 = rest;
+        }
+    }
+
+    /// The first `used` of four.
+    #[inline]
+    fn put_some(&mut self, bytes: [u8; 4], used: usize) {
+        let room = std::mem::take(&mut self.0);
+        if let Some(to) = room.first_chunk_mut::<4>() {
+            *to = bytes;
+            self.0 = &mut room[used.min(4)..];
+        }
+    }
+}
 
 /// Digits of the numbers below 100.
 const PAIRS: [[u8; 2]; 100] = {
@@ -15,46 +56,88 @@ const PAIRS: [[u8; 2]; 100] = {
     pairs
 };
 
-/// Appends a number. Most are small, or of four digits at most: these are written without a loop.
-#[inline]
-pub(super) fn number(n: u64, out: &mut Vec<u8>) {
+/// Writes a number. Most are 0 or have few digits: these are written without a loop.
+#[inline(always)]
+pub(super) fn number(n: u64, room: &mut Room) {
+    if n < 10 { room.put(&[b'0' + n as u8]) } else { digits(n, room) }
+}
+
+#[inline(never)]
+fn digits(n: u64, room: &mut Room) {
     match n {
-        0..10 => out.push(b'0' + n as u8),
-        10..10_000 => {
-            let ([a, b], [c, d]) = (PAIRS[n as usize / 100], PAIRS[n as usize % 100]);
-            let unused = if n < 100 { 2 } else { usize::from(n < 1000) };
-            let digits = u32::from_le_bytes([a, b, c, d]) >> (8 * unused);
-            out.extend_from_slice(&digits.to_le_bytes());
-            out.truncate(out.len() - unused);
+        0..10_000 => to_four(n as u32, room),
+        10_000..100_000_000 => {
+            let n = n as u32;
+            to_four(n / 10_000, room);
+            room.put(&four(n % 10_000));
         }
-        _ => out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes()),
+        _ => room.put_all(itoa::Buffer::new().format(n).as_bytes()),
     }
 }
 
-/// Appends an address.
-pub(super) fn address(ip: IpAddr, out: &mut Vec<u8>) {
+/// A number below 10,000.
+#[inline]
+fn to_four(n: u32, room: &mut Room) {
+    let used = 1 + usize::from(n >= 10) + usize::from(n >= 100) + usize::from(n >= 1000);
+    let digits = u32::from_le_bytes(four(n)) >> (8 * (4 - used));
+    room.put_some(digits.to_le_bytes(), used);
+}
+
+/// The same, with all its zeros.
+#[inline]
+fn four(n: u32) -> [u8; 4] {
+    let ([a, b], [c, d]) = (PAIRS[n as usize / 100 % 100], PAIRS[n as usize % 100]);
+    [a, b, c, d]
+}
+
+/// Writes an address.
+pub(super) fn address(ip: IpAddr, room: &mut Room) {
     match ip.to_canonical() {
-        IpAddr::V4(v4) => address_v4(v4, out),
-        // Writing into a vector cannot fail.
-        IpAddr::V6(v6) => drop(write!(out, "{v6}")),
+        IpAddr::V4(v4) => address_v4(v4, room),
+        IpAddr::V6(v6) => address_v6(v6, room),
     }
 }
 
-fn address_v4(ip: Ipv4Addr, out: &mut Vec<u8>) {
-    for octet in ip.octets() {
-        number(u64::from(octet), out);
-        out.push(b'.');
+fn address_v4(ip: Ipv4Addr, room: &mut Room) {
+    let [a, b, c, d] = ip.octets();
+    for octet in [a, b, c] {
+        number(u64::from(octet), room);
+        room.put(b".");
     }
-    out.pop();
+    number(u64::from(d), room);
 }
 
-/// Appends lower-case hexadecimal digits, all 32.
-pub(super) fn hex(n: u128, out: &mut Vec<u8>) {
-    let mut digits = [0; 32];
-    for (pair, byte) in digits.chunks_exact_mut(2).zip(n.to_be_bytes()) {
-        pair.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+/// RFC 5952: the first of the longest runs of zeros, if it is longer than one, is left out.
+fn address_v6(ip: Ipv6Addr, room: &mut Room) {
+    let groups = ip.segments();
+    let (mut gap, mut run) = (0..0, 0..0);
+    for (i, group) in groups.into_iter().enumerate() {
+        run = if group == 0 { run.start..i + 1 } else { i + 1..i + 1 };
+        if run.len() > gap.len().max(1) {
+            gap = run.clone();
+        }
     }
-    out.extend_from_slice(&digits);
+    for (i, group) in groups.into_iter().enumerate() {
+        if gap.contains(&i) {
+            if i == gap.start {
+                room.put(b"::");
+            }
+            continue;
+        }
+        if i > 0 && i != gap.end {
+            room.put(b":");
+        }
+        let digits = [12, 8, 4, 0].map(|shift| HEX[usize::from(group >> shift & 15)]);
+        let zeros = (group.leading_zeros() as usize / 4).min(3);
+        room.put_all(&digits[zeros..]);
+    }
+}
+
+/// Writes lower-case hexadecimal digits, all 32.
+pub(super) fn hex(n: u128, room: &mut Room) {
+    for byte in n.to_be_bytes() {
+        room.put(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+    }
 }
 
 /// The second as a text, made once for all lines of it.
@@ -126,58 +209,86 @@ fn all_plain(bytes: [u8; 8]) -> bool {
     (x | below(0x20) | is(b'"') | is(b'\\') | is(0x7f)) & HIGH == 0
 }
 
-/// Appends the plain bytes at the front of `bytes` and returns what is left.
+/// Whether every byte stands for itself.
 #[inline]
-fn plain_prefix<'a>(bytes: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
-    let (eights, rest) = bytes.as_chunks::<8>();
-    let whole = 8 * eights.iter().take_while(|eight| all_plain(**eight)).count();
-    let tail = if whole == bytes.len() - rest.len() { rest } else { &bytes[whole..] };
-    let plain = whole + tail.iter().take_while(|b| PLAIN[usize::from(**b)]).count();
-    let (front, rest) = bytes.split_at(plain);
-    out.extend_from_slice(front);
-    rest
+fn is_plain(bytes: &[u8]) -> bool {
+    match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        // The last eight overlap those before.
+        (Some(_), Some(last)) => bytes.as_chunks::<8>().0.iter().all(|eight| all_plain(*eight)) && all_plain(*last),
+        _ => bytes.iter().all(|byte| PLAIN[usize::from(*byte)]),
+    }
 }
 
 fn cut(bytes: &[u8], max: usize) -> (&[u8], bool) {
     if bytes.len() <= max { (bytes, false) } else { (&bytes[..max], true) }
 }
 
-/// Appends a JSON string. Valid UTF-8 parses back as it was, everything outside printable ASCII being written as `\uXXXX`;
+/// Writes a JSON string. Valid UTF-8 parses back as it was, everything outside printable ASCII being written as `\uXXXX`;
 /// bytes that are not UTF-8 stand as `\u00XX`. What is longer than `max` bytes is cut and ends in `...`.
 #[inline]
-pub(super) fn json_string(value: &[u8], max: usize, out: &mut Vec<u8>) {
+pub(super) fn json_string(value: &[u8], max: usize, room: &mut Room) {
+    string(value, max, json_escaped, room);
+}
+
+/// Writes a string of a text line, in quotes: bytes outside printable ASCII, quotes and backslashes are `\xXX`. What is
+/// longer than `max` bytes is cut and ends in `...`.
+#[inline]
+pub(super) fn quoted(value: &[u8], max: usize, room: &mut Room) {
+    string(value, max, |value, room| escaped(value, false, room), room);
+}
+
+#[inline]
+fn string(value: &[u8], max: usize, escaped: impl FnOnce(&[u8], &mut Room), room: &mut Room) {
     let (value, was_cut) = cut(value, max);
-    out.push(b'"');
-    let rest = plain_prefix(value, out);
-    if !rest.is_empty() {
-        json_escaped(rest, out);
+    room.put(b"\"");
+    if is_plain(value) {
+        room.put_all(value);
+    } else {
+        escaped(value, room);
     }
     if was_cut {
-        out.extend_from_slice(b"...");
+        room.put(b"...");
     }
-    out.push(b'"');
+    room.put(b"\"");
+}
+
+/// Writes a word of a text line: as [`quoted`], but without quotes, and with `\x20` for a space. Nothing is `-`.
+pub(super) fn word(value: &[u8], max: usize, room: &mut Room) {
+    let (value, was_cut) = cut(value, max);
+    match value {
+        [] => room.put(b"-"),
+        plain if is_plain(plain) && !plain.contains(&b' ') => room.put_all(plain),
+        other => escaped(other, true, room),
+    }
+    if was_cut {
+        room.put(b"...");
+    }
 }
 
 #[cold]
-fn json_escaped(mut rest: &[u8], out: &mut Vec<u8>) {
+fn json_escaped(mut rest: &[u8], room: &mut Room) {
     while let Some(&first) = rest.first() {
         let used = match first {
-            b'"' | b'\\' => {
-                out.extend_from_slice(&[b'\\', first]);
+            plain if PLAIN[usize::from(plain)] => {
+                room.put(&[plain]);
                 1
             }
-            0x80.. => json_beyond_ascii(rest, out),
+            b'"' | b'\\' => {
+                room.put(&[b'\\', first]);
+                1
+            }
+            0x80.. => json_beyond_ascii(rest, room),
             control => {
-                json_unit(u16::from(control), out);
+                json_unit(u16::from(control), room);
                 1
             }
         };
-        rest = plain_prefix(&rest[used..], out);
+        rest = &rest[used..];
     }
 }
 
 /// One character or one stray byte at the front of `bytes`, which is beyond ASCII; returns how many bytes it took.
-fn json_beyond_ascii(bytes: &[u8], out: &mut Vec<u8>) -> usize {
+fn json_beyond_ascii(bytes: &[u8], room: &mut Room) -> usize {
     let window = &bytes[..bytes.len().min(4)];
     let valid = match std::str::from_utf8(window) {
         Ok(text) => text,
@@ -186,59 +297,30 @@ fn json_beyond_ascii(bytes: &[u8], out: &mut Vec<u8>) -> usize {
     match valid.chars().next() {
         Some(c) => {
             let mut units = [0; 2];
-            c.encode_utf16(&mut units).iter().for_each(|unit| json_unit(*unit, out));
+            c.encode_utf16(&mut units).iter().for_each(|unit| json_unit(*unit, room));
             c.len_utf8()
         }
         None => {
-            json_unit(u16::from(bytes[0]), out);
+            json_unit(u16::from(bytes[0]), room);
             1
         }
     }
 }
 
-fn json_unit(unit: u16, out: &mut Vec<u8>) {
+fn json_unit(unit: u16, room: &mut Room) {
     let hex = |shift: u16| HEX[usize::from(unit >> shift & 15)];
-    out.extend_from_slice(&[b'\\', b'u', hex(12), hex(8), hex(4), hex(0)]);
-}
-
-/// Appends a string of a text line, in quotes: bytes outside printable ASCII, quotes and backslashes are `\xXX`. What is
-/// longer than `max` bytes is cut and ends in `...`.
-#[inline]
-pub(super) fn quoted(value: &[u8], max: usize, out: &mut Vec<u8>) {
-    let (value, was_cut) = cut(value, max);
-    out.push(b'"');
-    let mut rest = plain_prefix(value, out);
-    while let Some(&first) = rest.first() {
-        escaped(first, out);
-        rest = plain_prefix(&rest[1..], out);
-    }
-    if was_cut {
-        out.extend_from_slice(b"...");
-    }
-    out.push(b'"');
-}
-
-/// Appends a word of a text line: as [`quoted`], but without quotes, and with `\x20` for a space. Nothing is `-`.
-pub(super) fn word(value: &[u8], max: usize, out: &mut Vec<u8>) {
-    let (value, was_cut) = cut(value, max);
-    if value.is_empty() {
-        return out.push(b'-');
-    }
-    for &byte in value {
-        if PLAIN[usize::from(byte)] && byte != b' ' {
-            out.push(byte);
-        } else {
-            escaped(byte, out);
-        }
-    }
-    if was_cut {
-        out.extend_from_slice(b"...");
-    }
+    room.put(&[b'\\', b'u', hex(12), hex(8), hex(4), hex(0)]);
 }
 
 #[cold]
-fn escaped(byte: u8, out: &mut Vec<u8>) {
-    out.extend_from_slice(&[b'\\', b'x', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+fn escaped(bytes: &[u8], spaces_too: bool, room: &mut Room) {
+    for &byte in bytes {
+        if PLAIN[usize::from(byte)] && !(spaces_too && byte == b' ') {
+            room.put(&[byte]);
+        } else {
+            room.put(&[b'\\', b'x', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -246,10 +328,24 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
-        let mut out = Vec::new();
-        write(&mut out);
-        String::from_utf8(out).expect("ASCII")
+    fn written(write: impl FnOnce(&mut Room)) -> String {
+        let mut bytes = vec![0; 1000];
+        let mut room = Room::new(&mut bytes);
+        write(&mut room);
+        let used = 1000 - room.len();
+        bytes.truncate(used);
+        String::from_utf8(bytes).expect("ASCII")
+    }
+
+    #[test]
+    fn what_does_not_fit_is_left_out() {
+        let mut bytes = [0; 5];
+        let mut room = Room::new(&mut bytes);
+        quoted(b"abc", 9, &mut room);
+        assert_eq!(room.len(), 0);
+        quoted(b"abc", 9, &mut room);
+        number(12, &mut room);
+        assert_eq!(&bytes, b"\"abc\"");
     }
 
     #[test]
@@ -266,7 +362,7 @@ mod tests {
 
     #[test]
     fn addresses() {
-        let of = |ip: &str| written(|out| address(ip.parse().expect("an address"), out));
+        let of = |ip: &str| written(|room| address(ip.parse().expect("an address"), room));
         assert_eq!(of("255.0.10.1"), "255.0.10.1");
         assert_eq!(of("::ffff:192.0.2.1"), "192.0.2.1");
         assert_eq!(of("2001:db8::1"), "2001:db8::1");
@@ -274,7 +370,7 @@ mod tests {
 
     #[test]
     fn words_have_no_space_and_no_end() {
-        let of = |text: &[u8]| written(|out| word(text, 8, out));
+        let of = |text: &[u8]| written(|room| word(text, 8, room));
         assert_eq!(of(b"app-1.a"), "app-1.a");
         assert_eq!(of(b"a b\n"), r"a\x20b\x0a");
         assert_eq!(of(b""), "-");
@@ -283,15 +379,23 @@ mod tests {
 
     #[test]
     fn ids_have_all_their_digits() {
-        assert_eq!(written(|out| hex(0xabc, out)), format!("{:032x}", 0xabc));
-        assert_eq!(written(|out| hex(u128::MAX - 1, out)), format!("{:032x}", u128::MAX - 1));
+        assert_eq!(written(|room| hex(0xabc, room)), format!("{:032x}", 0xabc));
+        assert_eq!(written(|room| hex(u128::MAX - 1, room)), format!("{:032x}", u128::MAX - 1));
     }
 
     proptest! {
         #[test]
         fn numbers_are_as_the_formatter_writes_them(small in 0..20_000u64, any in any::<u64>(), shift in 0..64u32) {
             for n in [small, any >> shift] {
-                prop_assert_eq!(written(|out| number(n, out)), n.to_string());
+                prop_assert_eq!(written(|room| number(n, room)), n.to_string());
+            }
+        }
+
+        #[test]
+        fn addresses_are_as_the_formatter_writes_them(groups in proptest::collection::vec(0..3u16, 8), odd in any::<[u16; 8]>()) {
+            let few: [u16; 8] = groups.try_into().expect("eight");
+            for ip in [Ipv6Addr::from(few), Ipv6Addr::from(odd)] {
+                prop_assert_eq!(written(|room| address_v6(ip, room)), ip.to_string());
             }
         }
 
@@ -305,8 +409,17 @@ mod tests {
         }
 
         #[test]
+        fn a_text_is_plain_if_each_byte_is(text in "[ -~]{0,30}", at in 0..30usize, odd in any::<u8>()) {
+            let mut text = text.into_bytes();
+            if let Some(byte) = text.get_mut(at) {
+                *byte = odd;
+            }
+            prop_assert_eq!(is_plain(&text), text.iter().all(|b| PLAIN[usize::from(*b)]));
+        }
+
+        #[test]
         fn a_quoted_string_reads_back(text in proptest::collection::vec(any::<u8>(), 0..40)) {
-            let line = written(|out| quoted(&text, 100, out));
+            let line = written(|room| quoted(&text, 100, room));
             let inner = &line[1..line.len() - 1];
             prop_assert!(!inner.contains('"') && line.bytes().all(|b| (0x20..0x7f).contains(&b)));
             let mut back = Vec::new();

@@ -15,11 +15,13 @@ use std::sync::atomic::Ordering::Relaxed;
 #[derive(Debug)]
 pub struct Queue {
     core: usize,
-    batch: Vec<u8>,
+    batch: Box<[u8]>,
+    /// Bytes of it that are lines.
+    used: usize,
     /// Buffers made so far, the one in `batch` included.
     buffers: usize,
     to_writer: Sender<Message>,
-    spent: Receiver<Vec<u8>>,
+    spent: Receiver<Box<[u8]>>,
     stats: Arc<CoreStats>,
     second: Second,
 }
@@ -28,26 +30,26 @@ impl Queue {
     pub(super) fn new(
         core: usize,
         to_writer: Sender<Message>,
-        spent: Receiver<Vec<u8>>,
+        spent: Receiver<Box<[u8]>>,
         stats: Arc<CoreStats>,
     ) -> Queue {
-        let (batch, second) = (Vec::new(), Second::default());
-        Queue { core, batch, buffers: 0, to_writer, spent, stats, second }
+        let (batch, second) = (Box::default(), Second::default());
+        Queue { core, batch, used: 0, buffers: 0, to_writer, spent, stats, second }
     }
 
     /// Adds the line for one exchange. If the batch is full and no other buffer is free, because the writer is stuck or
     /// slower than the lines come, the line is dropped and counted in [`CoreStats::log_dropped`].
     pub fn add(&mut self, record: &Record, how: (LogFormat, &LogFields)) {
-        if self.batch.capacity() - self.batch.len() < record.line_bytes_max() && !self.next_batch() {
+        if self.batch.len() - self.used < record.line_bytes_max() && !self.next_batch() {
             return self.dropped(1);
         }
-        format(record, how, &mut self.second, &mut self.batch);
+        self.used += format(record, how, &mut self.second, &mut self.batch[self.used..]);
     }
 
     /// Hands what was collected to the writer. To be called once per tick, and before this core says `Drained`.
     pub fn flush(&mut self) {
         // With no free buffer the lines stay where they are until there is one.
-        if !self.batch.is_empty() {
+        if self.used > 0 {
             self.next_batch();
         }
     }
@@ -58,19 +60,20 @@ impl Queue {
             Ok(buffer) => buffer,
             Err(_) if self.buffers < limits::LOG_BATCHES_MAX => {
                 self.buffers += 1;
-                Vec::with_capacity(limits::LOG_BATCH_BYTES)
+                vec![0; limits::LOG_BATCH_BYTES].into_boxed_slice()
             }
             Err(_) => return false,
         };
         let full = std::mem::replace(&mut self.batch, empty);
-        if full.capacity() == 0 {
+        let used = std::mem::take(&mut self.used);
+        if full.is_empty() {
             // The placeholder of a new queue.
             return true;
         }
-        if let Err(refused) = self.to_writer.try_send(Message::Batch { core: self.core, bytes: full }) {
+        if let Err(refused) = self.to_writer.try_send(Message::Batch { core: self.core, bytes: full, used }) {
             // The writer's thread has ended: the process is about to.
-            let Message::Batch { bytes, .. } = refused.into_inner() else { return true };
-            self.dropped(bytes.iter().filter(|b| **b == b'\n').count() as u64);
+            let Message::Batch { bytes, used, .. } = refused.into_inner() else { return true };
+            self.dropped(lines(&bytes[..used]));
             self.buffers -= 1;
         }
         true
@@ -80,6 +83,11 @@ impl Queue {
         let counter = &self.stats.log_dropped;
         counter.store(counter.load(Relaxed) + lines, Relaxed);
     }
+}
+
+/// How many lines these bytes are.
+pub(super) fn lines(bytes: &[u8]) -> u64 {
+    bytes.iter().filter(|b| **b == b'\n').count() as u64
 }
 
 #[cfg(test)]
@@ -104,20 +112,20 @@ mod tests {
             add(&mut queue, &path);
         }
         queue.flush();
-        let written: usize = from_queue
+        let written: u64 = from_queue
             .try_iter()
             .map(|m| match m {
-                Message::Batch { bytes, .. } => {
-                    assert_eq!(bytes.capacity(), limits::LOG_BATCH_BYTES);
-                    bytes.iter().filter(|b| **b == b'\n').count()
+                Message::Batch { bytes, used, .. } => {
+                    assert_eq!(bytes.len(), limits::LOG_BATCH_BYTES);
+                    super::lines(&bytes[..used])
                 }
                 Message::Look => 0,
             })
             .sum();
-        let kept = queue.batch.iter().filter(|b| **b == b'\n').count();
-        let dropped = stats.log_dropped.load(Relaxed) as usize;
+        let kept = super::lines(&queue.batch[..queue.used]);
+        let dropped = stats.log_dropped.load(Relaxed);
         assert!(dropped > 0);
-        assert_eq!(written + kept + dropped, lines);
+        assert_eq!(written + kept + dropped, lines as u64);
     }
 
     #[test]
@@ -128,9 +136,8 @@ mod tests {
         for _ in 0..100 {
             add(&mut queue, b"/");
             queue.flush();
-            let Ok(Message::Batch { core: 3, mut bytes }) = from_queue.try_recv() else { panic!("a batch") };
-            assert_eq!(bytes.iter().filter(|b| **b == b'\n').count(), 1);
-            bytes.clear();
+            let Ok(Message::Batch { core: 3, bytes, used }) = from_queue.try_recv() else { panic!("a batch") };
+            assert_eq!(lines(&bytes[..used]), 1);
             back.try_send(bytes).expect("room for every buffer");
         }
         assert_eq!(queue.buffers, 2);

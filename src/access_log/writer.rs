@@ -1,6 +1,6 @@
 //! The thread that writes the access log of all cores. A full pipe or a hanging disk blocks it and nobody else.
 
-use super::queue::Queue;
+use super::queue::{Queue, lines};
 use crate::config::LogTarget;
 use crate::event::CoreStats;
 use crate::limits;
@@ -22,8 +22,8 @@ const RETRY: Duration = Duration::from_millis(5);
 /// To the writer's thread.
 #[derive(Debug)]
 pub(super) enum Message {
-    /// Whole lines of one core.
-    Batch { core: usize, bytes: Vec<u8> },
+    /// Whole lines of one core: the first `used` bytes.
+    Batch { core: usize, bytes: Box<[u8]>, used: usize },
     /// Something in [`Wanted`] has changed. A lost one does no harm: the writer looks at every batch.
     Look,
 }
@@ -64,7 +64,7 @@ struct Wanted {
 #[derive(Debug)]
 pub struct LogWriter {
     to_writer: Sender<Message>,
-    spent: Vec<Receiver<Vec<u8>>>,
+    spent: Vec<Receiver<Box<[u8]>>>,
     wanted: Arc<Mutex<Wanted>>,
     /// Closed when the thread ends.
     ended: Receiver<()>,
@@ -114,7 +114,7 @@ impl LogWriter {
 
 struct Writer {
     messages: Receiver<Message>,
-    back: Vec<Sender<Vec<u8>>>,
+    back: Vec<Sender<Box<[u8]>>>,
     wanted: Arc<Mutex<Wanted>>,
     sink: Sink,
     /// Lines lost to write errors since the last word about it.
@@ -146,14 +146,13 @@ impl Writer {
     }
 
     fn take(&mut self, message: Message) {
-        let Message::Batch { core, mut bytes } = message else { return };
+        let Message::Batch { core, bytes, used } = message else { return };
         if let Sink::Open(file) = &mut self.sink
-            && let Err((error, written)) = write_all(file, &bytes)
+            && let Err((error, written)) = write_all(file, &bytes[..used])
         {
-            self.lost += bytes[written..].iter().filter(|b| **b == b'\n').count() as u64;
+            self.lost += lines(&bytes[written..used]);
             self.complain(&error);
         }
-        bytes.clear();
         // A queue that has ended takes none back.
         let _ = self.back[core].try_send(bytes);
     }

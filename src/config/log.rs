@@ -105,8 +105,9 @@ pub struct LogFields {
 }
 
 impl LogFields {
-    /// These, in this order; the second of two equal ones is left out.
+    /// These, in this order; the second of two equal ones is left out. None at all are the usual ones.
     pub fn new(list: &[LogField]) -> LogFields {
+        let list = if list.is_empty() { &USUAL } else { list };
         let mut fields = LogFields { list: Vec::with_capacity(list.len()), set: 0 };
         for field in list {
             if !fields.has(*field) {
@@ -194,6 +195,7 @@ mod tests {
         assert_eq!(fields.list(), [Path, Time]);
         assert!(fields.has(Time) && fields.has(Path) && !fields.has(RequestId));
         assert_eq!(LogFields::default().list(), USUAL);
+        assert_eq!(LogFields::new(&[]), LogFields::default());
         assert!(fields.is_usual() && LogFields::default().is_usual());
         assert!(!LogFields::new(&[Time, RequestId]).is_usual());
     }

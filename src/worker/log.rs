@@ -7,52 +7,63 @@ use crate::access_log::{More, Phase, Phases, Record, RequestId};
 use crate::config::{LogField, LogTarget, Settings};
 use crate::http::Version;
 use crate::http::head::Known;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
-/// The stopwatch of one exchange. It runs, and asks the clock, only if the log was on when the exchange began.
-pub(super) struct Watch(Option<RefCell<Phases>>);
+/// The stopwatch of one connection's exchanges. It runs, and asks the clock, only if the log was on when the exchange began:
+/// else every call here is one look at a flag.
+pub(super) struct Watch {
+    runs: Cell<bool>,
+    phases: RefCell<Phases>,
+}
+
+impl Default for Watch {
+    fn default() -> Watch {
+        Watch { runs: Cell::new(false), phases: RefCell::new(Phases::new(0)) }
+    }
+}
 
 impl Watch {
-    /// Starts it if `logs`, at `began_us`, in the phase of the head.
-    pub(super) fn new(logs: bool, began_us: u64) -> Watch {
-        Watch(logs.then(|| RefCell::new(Phases::new(began_us))))
+    /// An exchange begins, in the phase of its head; its end will want a line if the log is on.
+    pub(super) fn begin<N: Net>(&self, core: &Core<N>) {
+        let logs = core.view().settings.log_target != LogTarget::Off;
+        self.runs.set(logs);
+        if logs {
+            *self.phases.borrow_mut() = Phases::new(core.net.now_us());
+        }
     }
 
-    /// Enters a phase.
-    pub(super) fn enter<N: Net>(&self, net: &N, phase: Phase) {
-        if let Some(phases) = &self.0 {
-            phases.borrow_mut().enter(phase, net.now_us());
-        }
+    #[inline(never)]
+    fn enter(&self, phase: Phase, net: &impl Net) {
+        self.phases.borrow_mut().enter(phase, net.now_us());
     }
 }
 
 impl<N: Net, C: Stream> Turn<'_, N, C> {
     /// From here on the exchange waits for this; what it has waited for until now is charged to the phase it leaves.
+    #[inline]
     pub(super) fn enter(&self, phase: Phase) {
-        self.watch.enter(&self.core.net, phase);
+        if self.watch.runs.get() {
+            self.watch.enter(phase, &self.core.net);
+        }
     }
 
     /// The same, where nothing was waited for since a phase was entered last: no clock call.
+    #[inline]
     pub(super) fn pass_to(&self, phase: Phase) {
-        if let Some(phases) = &self.watch.0 {
-            phases.borrow_mut().pass_to(phase);
+        if self.watch.runs.get() {
+            self.watch.phases.borrow_mut().pass_to(phase);
         }
     }
 
     /// The attempt before has failed, and another begins.
     pub(super) fn enter_retry(&self) {
-        if let Some(phases) = &self.watch.0 {
-            phases.borrow_mut().retry(self.core.net.now_us());
+        if self.watch.runs.get() {
+            self.watch.phases.borrow_mut().retry(self.core.net.now_us());
         }
     }
 }
 
 impl<N: Net> Core<N> {
-    /// Whether exchanges that begin now get a stopwatch.
-    pub(super) fn logs(&self) -> bool {
-        self.view().settings.log_target != LogTarget::Off
-    }
-
     /// The line of an exchange that has ended, if it gets one. `head_bytes` are those of its head, if that was good.
     pub(super) fn log<C: Stream>(
         &self,
@@ -60,14 +71,16 @@ impl<N: Net> Core<N> {
         head_bytes: Option<&[u8]>,
         tally: &Tally<N::Stream>,
     ) -> Logged {
-        let Some(phases) = &turn.watch.0 else { return Logged::Off };
+        if !turn.watch.runs.get() {
+            return Logged::Off;
+        }
         let view = self.view();
         let settings = &view.settings;
         let lines = &settings.log_lines;
         if settings.log_target == LogTarget::Off {
             return Logged::Off;
         }
-        let mut phases = phases.borrow_mut();
+        let mut phases = turn.watch.phases.borrow_mut();
         let picked = tally.status >= 500 || !tally.reason.is_regular() || lines.sample.takes(self.random() as u32);
         if !picked && lines.slow_us.is_none() {
             return Logged::SampledOut;

@@ -77,7 +77,7 @@ pub(super) struct Turn<'a, N: Net, C> {
     pub(super) slot: &'a SlotGuard,
     pub(super) head: &'a RequestHead,
     /// Where its time goes.
-    pub(super) watch: Watch,
+    pub(super) watch: &'a Watch,
     /// Bytes of the request's body so far, without framing; in a tunnel those of the client.
     pub(super) received: Cell<u64>,
     rules: ClientRules,
@@ -130,6 +130,7 @@ pub(super) async fn serve_each<N: Net, C: Stream>(core: Rc<Core<N>>, mailbox: Rc
 /// Serves requests until the connection is idle or closed.
 async fn serve<N: Net, C: Stream>(core: &Rc<Core<N>>, mut conn: Conn<C>, head: &mut RequestHead) -> Served<C> {
     let slot = core.slots.open(conn.stream.handle());
+    let watch = Watch::default();
     let mut buf = core.buffers.take(Class::Small);
     loop {
         slot.begin();
@@ -138,8 +139,7 @@ async fn serve<N: Net, C: Stream>(core: &Rc<Core<N>>, mut conn: Conn<C>, head: &
             (view.settings.client_head_timeout, view.settings.underscores)
         };
         slot.arm(Dir::Up, Aim::ClientRead, head_timeout);
-        let logs = core.logs();
-        let began_us = if logs { core.net.now_us() } else { 0 };
+        watch.begin(core);
         let mut scan = HeadScan::default();
         let (asked, waited);
         ((asked, waited), buf) = read_head(&conn.stream, &slot, &mut scan, head, underscores, buf).await;
@@ -150,8 +150,8 @@ async fn serve<N: Net, C: Stream>(core: &Rc<Core<N>>, mut conn: Conn<C>, head: &
         }
         let after = {
             let rules = core.client_rules();
-            let (watch, received) = (Watch::new(logs, began_us), Cell::new(0));
-            let turn = Turn { core, stream: &conn.stream, info: &conn.info, slot: &slot, head, watch, received, rules };
+            let (stream, info, received) = (&conn.stream, &*conn.info, Cell::new(0));
+            let turn = Turn { core, stream, info, slot: &slot, head, watch: &watch, received, rules };
             // A head that came whole was not waited for.
             if waited {
                 turn.enter(Phase::Connect)
