@@ -1,10 +1,13 @@
 //! Values as printable ASCII: numbers, times, addresses, and texts that came over the wire, which can neither end their
 //! quotes nor their line.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
-/// Room for lines, written from its front. It never grows and never fails: whoever gives it has asked before how much a
-/// line can need, and what does not fit is not written.
+/// Room for lines, written from its front; whoever writes hands on what is left. It never grows and never fails: whoever
+/// gives it has asked before how much a line can need, and what does not fit is not written.
+///
+/// By value, because two words travel in registers; behind a reference each byte written would cost a load and a store
+/// more.
 #[derive(Debug)]
 pub(super) struct Room<'a>(&'a mut [u8]);
 
@@ -20,27 +23,36 @@ impl<'a> Room<'a> {
 
     /// Of a length that is known when this is compiled: a few moves.
     #[inline(always)]
-    pub(super) fn put<const N: usize>(&mut self, bytes: &[u8; N]) {
-        if let Some((to, rest)) = std::mem::take(&mut self.0).split_first_chunk_mut::<N>() {
-            *to = *bytes;
-            self.0 = rest;
+    pub(super) fn put<const N: usize>(self, bytes: &[u8; N]) -> Room<'a> {
+        match self.0.split_first_chunk_mut::<N>() {
+            Some((to, rest)) => {
+                *to = *bytes;
+                Room(rest)
+            }
+            None => Room(&mut []),
         }
     }
 
-    pub(super) fn put_all(&mut self, bytes: &[u8]) {
-        if let Some((to, rest)) = std::mem::take(&mut self.0).split_at_mut_checked(bytes.len()) {
-            to.copy_from_slice(bytes);
-            self.0 = rest;
+    #[inline]
+    pub(super) fn put_all(self, bytes: &[u8]) -> Room<'a> {
+        match self.0.split_at_mut_checked(bytes.len()) {
+            Some((to, rest)) => {
+                to.copy_from_slice(bytes);
+                Room(rest)
+            }
+            None => Room(&mut []),
         }
     }
 
     /// The first `used` of four.
     #[inline]
-    fn put_some(&mut self, bytes: [u8; 4], used: usize) {
-        let room = std::mem::take(&mut self.0);
-        if let Some(to) = room.first_chunk_mut::<4>() {
-            *to = bytes;
-            self.0 = &mut room[used.min(4)..];
+    fn put_some(self, bytes: [u8; 4], used: usize) -> Room<'a> {
+        match self.0.first_chunk_mut::<4>() {
+            Some(to) => {
+                *to = bytes;
+                Room(&mut self.0[used.min(4)..])
+            }
+            None => Room(&mut []),
         }
     }
 }
@@ -58,18 +70,17 @@ const PAIRS: [[u8; 2]; 100] = {
 
 /// Writes a number. Most are 0 or have few digits: these are written without a loop.
 #[inline(always)]
-pub(super) fn number(n: u64, room: &mut Room) {
+pub(super) fn number(n: u64, room: Room<'_>) -> Room<'_> {
     if n < 10 { room.put(&[b'0' + n as u8]) } else { digits(n, room) }
 }
 
 #[inline(never)]
-fn digits(n: u64, room: &mut Room) {
+fn digits(n: u64, room: Room<'_>) -> Room<'_> {
     match n {
         0..10_000 => to_four(n as u32, room),
         10_000..100_000_000 => {
             let n = n as u32;
-            to_four(n / 10_000, room);
-            room.put(&four(n % 10_000));
+            to_four(n / 10_000, room).put(&four(n % 10_000))
         }
         _ => room.put_all(itoa::Buffer::new().format(n).as_bytes()),
     }
@@ -77,10 +88,10 @@ fn digits(n: u64, room: &mut Room) {
 
 /// A number below 10,000.
 #[inline]
-fn to_four(n: u32, room: &mut Room) {
+fn to_four(n: u32, room: Room<'_>) -> Room<'_> {
     let used = 1 + usize::from(n >= 10) + usize::from(n >= 100) + usize::from(n >= 1000);
     let digits = u32::from_le_bytes(four(n)) >> (8 * (4 - used));
-    room.put_some(digits.to_le_bytes(), used);
+    room.put_some(digits.to_le_bytes(), used)
 }
 
 /// The same, with all its zeros.
@@ -91,24 +102,19 @@ fn four(n: u32) -> [u8; 4] {
 }
 
 /// Writes an address.
-pub(super) fn address(ip: IpAddr, room: &mut Room) {
+pub(super) fn address(ip: IpAddr, room: Room<'_>) -> Room<'_> {
     match ip.to_canonical() {
-        IpAddr::V4(v4) => address_v4(v4, room),
+        IpAddr::V4(v4) => {
+            let [a, b, c, d] = v4.octets().map(u64::from);
+            let room = number(b, number(a, room).put(b"."));
+            number(d, number(c, room.put(b".")).put(b"."))
+        }
         IpAddr::V6(v6) => address_v6(v6, room),
     }
 }
 
-fn address_v4(ip: Ipv4Addr, room: &mut Room) {
-    let [a, b, c, d] = ip.octets();
-    for octet in [a, b, c] {
-        number(u64::from(octet), room);
-        room.put(b".");
-    }
-    number(u64::from(d), room);
-}
-
 /// RFC 5952: the first of the longest runs of zeros, if it is longer than one, is left out.
-fn address_v6(ip: Ipv6Addr, room: &mut Room) {
+fn address_v6(ip: Ipv6Addr, mut room: Room<'_>) -> Room<'_> {
     let groups = ip.segments();
     let (mut gap, mut run) = (0..0, 0..0);
     for (i, group) in groups.into_iter().enumerate() {
@@ -119,25 +125,23 @@ fn address_v6(ip: Ipv6Addr, room: &mut Room) {
     }
     for (i, group) in groups.into_iter().enumerate() {
         if gap.contains(&i) {
-            if i == gap.start {
-                room.put(b"::");
-            }
+            room = if i == gap.start { room.put(b"::") } else { room };
             continue;
         }
         if i > 0 && i != gap.end {
-            room.put(b":");
+            room = room.put(b":");
         }
         let digits = [12, 8, 4, 0].map(|shift| HEX[usize::from(group >> shift & 15)]);
         let zeros = (group.leading_zeros() as usize / 4).min(3);
-        room.put_all(&digits[zeros..]);
+        room = room.put_all(&digits[zeros..]);
     }
+    room
 }
 
 /// Writes lower-case hexadecimal digits, all 32.
-pub(super) fn hex(n: u128, room: &mut Room) {
-    for byte in n.to_be_bytes() {
-        room.put(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
-    }
+pub(super) fn hex(n: u128, room: Room<'_>) -> Room<'_> {
+    let pair = |byte: u8| [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]];
+    n.to_be_bytes().into_iter().fold(room, |room, byte| room.put(&pair(byte)))
 }
 
 /// The second as a text, made once for all lines of it.
@@ -225,102 +229,78 @@ fn cut(bytes: &[u8], max: usize) -> (&[u8], bool) {
 
 /// Writes a JSON string. Valid UTF-8 parses back as it was, everything outside printable ASCII being written as `\uXXXX`;
 /// bytes that are not UTF-8 stand as `\u00XX`. What is longer than `max` bytes is cut and ends in `...`.
-#[inline]
-pub(super) fn json_string(value: &[u8], max: usize, room: &mut Room) {
-    string(value, max, json_escaped, room);
+pub(super) fn json_string<'a>(value: &[u8], max: usize, room: Room<'a>) -> Room<'a> {
+    let (value, was_cut) = cut(value, max);
+    let room = room.put(b"\"");
+    let room = if is_plain(value) { room.put_all(value) } else { json_escaped(value, room) };
+    if was_cut { room.put(b"...\"") } else { room.put(b"\"") }
 }
 
 /// Writes a string of a text line, in quotes: bytes outside printable ASCII, quotes and backslashes are `\xXX`. What is
 /// longer than `max` bytes is cut and ends in `...`.
-#[inline]
-pub(super) fn quoted(value: &[u8], max: usize, room: &mut Room) {
-    string(value, max, |value, room| escaped(value, false, room), room);
-}
-
-#[inline]
-fn string(value: &[u8], max: usize, escaped: impl FnOnce(&[u8], &mut Room), room: &mut Room) {
+pub(super) fn quoted<'a>(value: &[u8], max: usize, room: Room<'a>) -> Room<'a> {
     let (value, was_cut) = cut(value, max);
-    room.put(b"\"");
-    if is_plain(value) {
-        room.put_all(value);
-    } else {
-        escaped(value, room);
-    }
-    if was_cut {
-        room.put(b"...");
-    }
-    room.put(b"\"");
+    let room = room.put(b"\"");
+    let room = if is_plain(value) { room.put_all(value) } else { escaped(value, false, room) };
+    if was_cut { room.put(b"...\"") } else { room.put(b"\"") }
 }
 
 /// Writes a word of a text line: as [`quoted`], but without quotes, and with `\x20` for a space. Nothing is `-`.
-pub(super) fn word(value: &[u8], max: usize, room: &mut Room) {
+pub(super) fn word<'a>(value: &[u8], max: usize, room: Room<'a>) -> Room<'a> {
     let (value, was_cut) = cut(value, max);
-    match value {
+    let room = match value {
         [] => room.put(b"-"),
         plain if is_plain(plain) && !plain.contains(&b' ') => room.put_all(plain),
         other => escaped(other, true, room),
-    }
-    if was_cut {
-        room.put(b"...");
-    }
+    };
+    if was_cut { room.put(b"...") } else { room }
 }
 
 #[cold]
-fn json_escaped(mut rest: &[u8], room: &mut Room) {
+fn json_escaped<'a>(mut rest: &[u8], mut room: Room<'a>) -> Room<'a> {
     while let Some(&first) = rest.first() {
-        let used = match first {
-            plain if PLAIN[usize::from(plain)] => {
-                room.put(&[plain]);
-                1
-            }
-            b'"' | b'\\' => {
-                room.put(&[b'\\', first]);
-                1
-            }
-            0x80.. => json_beyond_ascii(rest, room),
-            control => {
-                json_unit(u16::from(control), room);
-                1
-            }
+        let mut used = 1;
+        room = match first {
+            plain if PLAIN[usize::from(plain)] => room.put(&[plain]),
+            b'"' | b'\\' => room.put(&[b'\\', first]),
+            0x80.. => match character(rest) {
+                Some(c) => {
+                    used = c.len_utf8();
+                    c.encode_utf16(&mut [0; 2]).iter().fold(room, |room, unit| json_unit(*unit, room))
+                }
+                None => json_unit(u16::from(first), room),
+            },
+            control => json_unit(u16::from(control), room),
         };
         rest = &rest[used..];
     }
+    room
 }
 
-/// One character or one stray byte at the front of `bytes`, which is beyond ASCII; returns how many bytes it took.
-fn json_beyond_ascii(bytes: &[u8], room: &mut Room) -> usize {
+/// The character at the front of `bytes`; `None` if what stands there is not UTF-8.
+fn character(bytes: &[u8]) -> Option<char> {
     let window = &bytes[..bytes.len().min(4)];
     let valid = match std::str::from_utf8(window) {
         Ok(text) => text,
         Err(e) => std::str::from_utf8(&window[..e.valid_up_to()]).unwrap_or_default(),
     };
-    match valid.chars().next() {
-        Some(c) => {
-            let mut units = [0; 2];
-            c.encode_utf16(&mut units).iter().for_each(|unit| json_unit(*unit, room));
-            c.len_utf8()
-        }
-        None => {
-            json_unit(u16::from(bytes[0]), room);
-            1
-        }
-    }
+    valid.chars().next()
 }
 
-fn json_unit(unit: u16, room: &mut Room) {
+fn json_unit(unit: u16, room: Room<'_>) -> Room<'_> {
     let hex = |shift: u16| HEX[usize::from(unit >> shift & 15)];
-    room.put(&[b'\\', b'u', hex(12), hex(8), hex(4), hex(0)]);
+    room.put(&[b'\\', b'u', hex(12), hex(8), hex(4), hex(0)])
 }
 
 #[cold]
-fn escaped(bytes: &[u8], spaces_too: bool, room: &mut Room) {
-    for &byte in bytes {
+fn escaped<'a>(bytes: &[u8], spaces_too: bool, room: Room<'a>) -> Room<'a> {
+    bytes.iter().fold(room, |room, &byte| {
         if PLAIN[usize::from(byte)] && !(spaces_too && byte == b' ') {
-            room.put(&[byte]);
+            room.put(&[byte])
         } else {
-            room.put(&[b'\\', b'x', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+            room.put(&[b'\\', b'x', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]])
         }
-    }
+    })
 }
 
 #[cfg(test)]
@@ -328,11 +308,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn written(write: impl FnOnce(&mut Room)) -> String {
+    fn written(write: impl FnOnce(Room) -> Room) -> String {
         let mut bytes = vec![0; 1000];
-        let mut room = Room::new(&mut bytes);
-        write(&mut room);
-        let used = 1000 - room.len();
+        let used = 1000 - write(Room::new(&mut bytes)).len();
         bytes.truncate(used);
         String::from_utf8(bytes).expect("ASCII")
     }
@@ -340,11 +318,8 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_left_out() {
         let mut bytes = [0; 5];
-        let mut room = Room::new(&mut bytes);
-        quoted(b"abc", 9, &mut room);
-        assert_eq!(room.len(), 0);
-        quoted(b"abc", 9, &mut room);
-        number(12, &mut room);
+        let room = quoted(b"abc", 9, Room::new(&mut bytes));
+        assert_eq!(number(12, quoted(b"abc", 9, room)).len(), 0);
         assert_eq!(&bytes, b"\"abc\"");
     }
 

@@ -37,12 +37,25 @@ pub struct Record<'a> {
     pub generation: u64,
     /// Why it ended as it did, for example `OK` or `CLIENT_ABORT`.
     pub reason: &'static str,
-    /// What few ask for.
-    pub more: More<'a>,
+    /// What few ask for: [`NOTHING`] if nobody did.
+    pub more: &'a More<'a>,
 }
 
-/// What a line tells only if it is asked to; whatever is not asked for may be left as by default.
-#[derive(Clone, Debug, Default)]
+/// Nothing of what few ask for.
+pub static NOTHING: More<'static> = More {
+    version: "",
+    scheme: "",
+    listener: None,
+    endpoint: None,
+    reused: None,
+    received: 0,
+    user_agent: None,
+    referer: None,
+    request_id: RequestId::None,
+};
+
+/// What a line tells only if it is asked to; whatever is not asked for may be left as in [`NOTHING`].
+#[derive(Clone, Debug)]
 pub struct More<'a> {
     /// The client's version of the protocol; empty if the head was refused.
     pub version: &'static str,
@@ -65,10 +78,9 @@ pub struct More<'a> {
 }
 
 /// The X-Request-Id of an exchange.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub enum RequestId<'a> {
     /// It never went anywhere.
-    #[default]
     None,
     /// Made here.
     Made(u128),
@@ -105,7 +117,7 @@ const _: () = assert!(LINE_BYTES_MAX <= limits::LOG_BATCH_BYTES);
 impl Record<'_> {
     /// Bytes that its line cannot exceed.
     pub(super) fn line_bytes_max(&self) -> usize {
-        let more = &self.more;
+        let more = self.more;
         let kept = if let RequestId::Kept(id) = more.request_id { id.len() } else { 0 };
         let texts = [more.user_agent, more.referer].map(|text| text.map_or(0, <[u8]>::len));
         let names = [self.cluster, self.backend, more.listener].map(|name| name.map_or(0, str::len));
@@ -149,17 +161,17 @@ trait Form {
     /// What is missing.
     const ABSENT: &'static [u8];
     /// Before a value; `text` is `,"name":`.
-    fn key<const N: usize>(text: &[u8; N], room: &mut Room);
+    fn key<'a, const N: usize>(text: &[u8; N], room: Room<'a>) -> Room<'a>;
     /// Around values that need no escape and hold no space.
-    fn mark(room: &mut Room);
+    fn mark<'a>(room: Room<'a>) -> Room<'a>;
     /// A text that may hold anything.
-    fn text(value: &[u8], max: usize, room: &mut Room);
+    fn text<'a>(value: &[u8], max: usize, room: Room<'a>) -> Room<'a>;
     /// A text without spaces.
-    fn word(value: &[u8], max: usize, room: &mut Room);
+    fn word<'a>(value: &[u8], max: usize, room: Room<'a>) -> Room<'a>;
     /// Behind each value.
-    fn after(room: &mut Room);
+    fn after<'a>(room: Room<'a>) -> Room<'a>;
     /// Behind the last.
-    fn close(room: &mut Room);
+    fn close<'a>(room: Room<'a>) -> Room<'a>;
 }
 
 struct Json;
@@ -168,29 +180,31 @@ impl Form for Json {
     const ABSENT: &'static [u8] = b"null";
 
     #[inline(always)]
-    fn key<const N: usize>(text: &[u8; N], room: &mut Room) {
-        room.put(text);
+    fn key<'a, const N: usize>(text: &[u8; N], room: Room<'a>) -> Room<'a> {
+        room.put(text)
     }
 
     #[inline(always)]
-    fn mark(room: &mut Room) {
-        room.put(b"\"");
+    fn mark<'a>(room: Room<'a>) -> Room<'a> {
+        room.put(b"\"")
     }
 
     #[inline]
-    fn text(value: &[u8], max: usize, room: &mut Room) {
-        json_string(value, max, room);
+    fn text<'a>(value: &[u8], max: usize, room: Room<'a>) -> Room<'a> {
+        json_string(value, max, room)
     }
 
     #[inline]
-    fn word(value: &[u8], max: usize, room: &mut Room) {
-        json_string(value, max, room);
+    fn word<'a>(value: &[u8], max: usize, room: Room<'a>) -> Room<'a> {
+        json_string(value, max, room)
     }
 
-    fn after(_: &mut Room) {}
+    fn after<'a>(room: Room<'a>) -> Room<'a> {
+        room
+    }
 
-    fn close(room: &mut Room) {
-        room.put(b"}\n");
+    fn close<'a>(room: Room<'a>) -> Room<'a> {
+        room.put(b"}\n")
     }
 }
 
@@ -199,51 +213,50 @@ struct Text;
 impl Form for Text {
     const ABSENT: &'static [u8] = b"-";
 
-    fn key<const N: usize>(_: &[u8; N], _: &mut Room) {}
+    fn key<'a, const N: usize>(_: &[u8; N], room: Room<'a>) -> Room<'a> {
+        room
+    }
 
-    fn mark(_: &mut Room) {}
-
-    #[inline]
-    fn text(value: &[u8], max: usize, room: &mut Room) {
-        quoted(value, max, room);
+    fn mark<'a>(room: Room<'a>) -> Room<'a> {
+        room
     }
 
     #[inline]
-    fn word(value: &[u8], max: usize, room: &mut Room) {
-        word(value, max, room);
+    fn text<'a>(value: &[u8], max: usize, room: Room<'a>) -> Room<'a> {
+        quoted(value, max, room)
+    }
+
+    #[inline]
+    fn word<'a>(value: &[u8], max: usize, room: Room<'a>) -> Room<'a> {
+        word(value, max, room)
     }
 
     #[inline(always)]
-    fn after(room: &mut Room) {
-        room.put(b" ");
+    fn after<'a>(room: Room<'a>) -> Room<'a> {
+        room.put(b" ")
     }
 
-    fn close(_: &mut Room) {}
+    fn close<'a>(room: Room<'a>) -> Room<'a> {
+        room
+    }
 }
 
 fn write<F: Form>(r: &Record, fields: &LogFields, second: &mut Second, to: &mut [u8]) -> usize {
     let all = to.len();
     let mut room = Room::new(to);
     for field in fields.list() {
-        value::<F>(r, *field, second, &mut room);
-        F::after(&mut room);
+        room = F::after(value::<F>(r, *field, second, room));
     }
-    F::close(&mut room);
-    all - room.len()
+    all - F::close(room).len()
 }
 
 /// One key and its value.
 #[inline(always)]
-fn value<F: Form>(r: &Record, field: LogField, second: &mut Second, room: &mut Room) {
-    let more = &r.more;
+fn value<'a, F: Form>(r: &Record, field: LogField, second: &mut Second, room: Room<'a>) -> Room<'a> {
+    let more = r.more;
     match field {
-        LogField::Time => marked::<F, _>(b",\"time\":", true, |room| room.put(second.text(r.time)), room),
-        LogField::Client => marked::<F, _>(
-            b",\"client\":",
-            r.client.is_some(),
-            |room| r.client.map_or((), |ip| address(ip, room)),
-            room,
-        ),
+        LogField::Time => marked::<F, _>(b",\"time\":", |room| room.put(second.text(r.time)), room),
+        LogField::Client => client::<F>(r.client, room),
         LogField::Method => wire_word::<F, _>(b",\"method\":", r.method, METHOD_BYTES_MAX, room),
         LogField::Host => wire::<F, _>(b",\"host\":", Some(r.host), HOST_BYTES_MAX, room),
         LogField::Path => wire::<F, _>(b",\"path\":", Some(r.path), limits::LOG_PATH_BYTES_MAX, room),
@@ -262,53 +275,47 @@ fn value<F: Form>(r: &Record, field: LogField, second: &mut Second, room: &mut R
         LogField::Backend => name::<F, _>(b",\"backend\":", r.backend, room),
         LogField::Retries => count::<F, _>(b",\"retries\":", u64::from(r.retries), room),
         LogField::Generation => count::<F, _>(b",\"generation\":", r.generation, room),
-        LogField::Reason => marked::<F, _>(b",\"reason\":", true, |room| room.put_all(r.reason.as_bytes()), room),
+        LogField::Reason => marked::<F, _>(b",\"reason\":", |room| room.put_all(r.reason.as_bytes()), room),
         LogField::Version => name::<F, _>(b",\"version\":", Some(more.version), room),
         LogField::Scheme => name::<F, _>(b",\"scheme\":", Some(more.scheme), room),
         LogField::Listener => name::<F, _>(b",\"listener\":", more.listener, room),
         LogField::Endpoint => endpoint::<F>(more.endpoint, room),
-        LogField::Reused => {
-            F::key(b",\"reused\":", room);
-            room.put_all(match more.reused {
-                Some(true) => b"true",
-                Some(false) => b"false",
-                None => F::ABSENT,
-            });
-        }
+        LogField::Reused => F::key(b",\"reused\":", room).put_all(match more.reused {
+            Some(true) => b"true",
+            Some(false) => b"false",
+            None => F::ABSENT,
+        }),
         LogField::Received => count::<F, _>(b",\"received\":", more.received, room),
         LogField::UserAgent => wire::<F, _>(b",\"user_agent\":", more.user_agent, AGENT_BYTES_MAX, room),
         LogField::Referer => wire::<F, _>(b",\"referer\":", more.referer, REFERER_BYTES_MAX, room),
         LogField::RequestId => match more.request_id {
             RequestId::None => wire::<F, _>(b",\"request_id\":", None, ID_BYTES_MAX, room),
-            RequestId::Made(id) => marked::<F, _>(b",\"request_id\":", true, |room| hex(id, room), room),
+            RequestId::Made(id) => marked::<F, _>(b",\"request_id\":", |room| hex(id, room), room),
             RequestId::Kept(id) => wire::<F, _>(b",\"request_id\":", Some(id), ID_BYTES_MAX, room),
         },
     }
 }
 
 /// A number.
-#[inline]
-fn count<F: Form, const N: usize>(key: &[u8; N], n: u64, room: &mut Room) {
-    F::key(key, room);
-    number(n, room);
+#[inline(always)]
+fn count<'a, F: Form, const N: usize>(key: &[u8; N], n: u64, room: Room<'a>) -> Room<'a> {
+    number(n, F::key(key, room))
 }
 
 /// A value of our own making: it needs no escape and holds no space.
-#[inline]
-fn marked<F: Form, const N: usize>(key: &[u8; N], is: bool, put: impl FnOnce(&mut Room), room: &mut Room) {
-    F::key(key, room);
-    if !is {
-        return room.put_all(F::ABSENT);
-    }
-    F::mark(room);
-    put(room);
-    F::mark(room);
+#[inline(always)]
+fn marked<'a, F: Form, const N: usize>(
+    key: &[u8; N],
+    put: impl FnOnce(Room<'a>) -> Room<'a>,
+    room: Room<'a>,
+) -> Room<'a> {
+    F::mark(put(F::mark(F::key(key, room))))
 }
 
 /// A text that came over the wire.
 #[inline]
-fn wire<F: Form, const N: usize>(key: &[u8; N], value: Option<&[u8]>, max: usize, room: &mut Room) {
-    F::key(key, room);
+fn wire<'a, F: Form, const N: usize>(key: &[u8; N], value: Option<&[u8]>, max: usize, room: Room<'a>) -> Room<'a> {
+    let room = F::key(key, room);
     match value {
         Some(value) => F::text(value, max, room),
         None => room.put_all(F::ABSENT),
@@ -317,42 +324,42 @@ fn wire<F: Form, const N: usize>(key: &[u8; N], value: Option<&[u8]>, max: usize
 
 /// A token that came over the wire.
 #[inline]
-fn wire_word<F: Form, const N: usize>(key: &[u8; N], value: &[u8], max: usize, room: &mut Room) {
-    F::key(key, room);
-    F::word(value, max, room);
+fn wire_word<'a, F: Form, const N: usize>(key: &[u8; N], value: &[u8], max: usize, room: Room<'a>) -> Room<'a> {
+    F::word(value, max, F::key(key, room))
 }
 
 /// A name that the operator chose, or a word of our own.
 #[inline]
-fn name<F: Form, const N: usize>(key: &[u8; N], value: Option<&str>, room: &mut Room) {
-    F::key(key, room);
+fn name<'a, F: Form, const N: usize>(key: &[u8; N], value: Option<&str>, room: Room<'a>) -> Room<'a> {
+    let room = F::key(key, room);
     match value {
         Some(value) => F::word(value.as_bytes(), NAME_BYTES_MAX, room),
         None => room.put_all(F::ABSENT),
     }
 }
 
-fn endpoint<F: Form>(endpoint: Option<&Endpoint>, room: &mut Room) {
-    F::key(b",\"endpoint\":", room);
+fn client<'a, F: Form>(client: Option<IpAddr>, room: Room<'a>) -> Room<'a> {
+    let room = F::key(b",\"client\":", room);
+    match client {
+        Some(ip) => F::mark(address(ip, F::mark(room))),
+        None => room.put_all(F::ABSENT),
+    }
+}
+
+fn endpoint<'a, F: Form>(endpoint: Option<&Endpoint>, room: Room<'a>) -> Room<'a> {
+    let room = F::key(b",\"endpoint\":", room);
     match endpoint {
         None => room.put_all(F::ABSENT),
-        Some(Endpoint::Ip(SocketAddr::V4(at))) => {
-            F::mark(room);
-            address(IpAddr::V4(*at.ip()), room);
-            room.put(b":");
-            number(u64::from(at.port()), room);
-            F::mark(room);
-        }
-        Some(Endpoint::Ip(SocketAddr::V6(at))) => {
-            F::mark(room);
-            room.put(b"[");
-            address(IpAddr::V6(*at.ip()), room);
-            room.put(b"]:");
-            number(u64::from(at.port()), room);
-            F::mark(room);
+        Some(Endpoint::Ip(at)) => {
+            let room = F::mark(room);
+            let room = match at {
+                SocketAddr::V4(_) => address(at.ip(), room).put(b":"),
+                SocketAddr::V6(_) => address(at.ip(), room.put(b"[")).put(b"]:"),
+            };
+            F::mark(number(u64::from(at.port()), room))
         }
         Some(Endpoint::Unix(path)) => {
-            F::text(&[b"unix:", path.as_os_str().as_bytes()].concat(), ENDPOINT_BYTES_MAX, room);
+            F::text(&[b"unix:", path.as_os_str().as_bytes()].concat(), ENDPOINT_BYTES_MAX, room)
         }
     }
 }
@@ -422,7 +429,7 @@ pub(super) mod tests {
             retries: 1,
             generation: 3,
             reason: "OK",
-            more: More::default(),
+            more: &NOTHING,
         }
     }
 
@@ -490,7 +497,7 @@ pub(super) mod tests {
             referer: None,
             request_id: RequestId::Made(0xabc),
         };
-        let r = Record { more, ..record(&phases) };
+        let r = Record { more: &more, ..record(&phases) };
         let fields = {
             use LogField::*;
             [Reason, Endpoint, Reused, UserAgent, Referer, Received, Version, Scheme, Listener, RequestId]
@@ -515,7 +522,7 @@ pub(super) mod tests {
         let six = Endpoint::Ip("[2001:db8::1]:80".parse().expect("an address"));
         let unix = Endpoint::Unix("/run/a b".into());
         for (at, shown) in [(&six, "[2001:db8::1]:80"), (&unix, "\"unix:/run/a b\"")] {
-            let r = Record { more: More { endpoint: Some(at), ..More::default() }, ..record(&phases) };
+            let r = Record { more: &More { endpoint: Some(at), ..NOTHING.clone() }, ..record(&phases) };
             assert_eq!(line_of(&r, LogFormat::Text, &[LogField::Endpoint]), format!("{shown}\n"));
         }
     }
@@ -554,13 +561,13 @@ pub(super) mod tests {
             user_agent: Some(b"x\" 500 \"\n"),
             request_id: RequestId::Kept(b"1 2\"\r\n"),
             referer: Some(b"\",\"status\":1"),
-            ..More::default()
+            ..NOTHING.clone()
         };
         let r = Record {
             method: b"GE T\"",
             path: b"/\r\n{\"time\":\"x\"}\",\"status\":200,\"x\":\"\\",
             host: b"\x00\x1b[2J\x7f\xff\xe2\x80\xa8\xc2\x85",
-            more,
+            more: &more,
             ..record(&phases)
         };
         let v = parsed(&r);
@@ -615,7 +622,7 @@ pub(super) mod tests {
             retries: u32::MAX,
             generation: u64::MAX,
             reason: "CLIENT_TRUNCATED",
-            more,
+            more: &more,
         };
         for how in [LogFormat::Json, LogFormat::Text] {
             let line = line_of(&r, how, &EVERY);
@@ -638,12 +645,12 @@ pub(super) mod tests {
                 user_agent: Some(&wire[1]),
                 referer: Some(&wire[2]),
                 request_id: RequestId::Kept(&wire[3]),
-                ..More::default()
+                ..NOTHING.clone()
             };
             let r = Record {
                 time: numbers.0, status: numbers.1, bytes: numbers.2, retries: numbers.4, generation: numbers.5,
                 path: &wire[0], host: &host.as_bytes()[..host.len().min(HOST_BYTES_MAX)], method: &wire[4],
-                cluster: None, more, ..record(&phases)
+                cluster: None, more: &more, ..record(&phases)
             };
             let fields = LogFields::new(&chosen.iter().map(|i| EVERY[*i]).collect::<Vec<_>>());
             for (how, fields) in [LogFormat::Json, LogFormat::Text].into_iter().flat_map(|h| [(h, &EVERY[..]), (h, fields.list())]) {

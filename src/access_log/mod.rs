@@ -11,7 +11,7 @@ mod phases;
 mod queue;
 mod writer;
 
-pub use line::{More, Record, RequestId};
+pub use line::{More, NOTHING, Record, RequestId};
 pub use phases::{Phase, Phases};
 pub use queue::Queue;
 pub(crate) use writer::write_all;

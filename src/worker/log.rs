@@ -3,7 +3,7 @@
 use super::Core;
 use super::net::{Net, Stream};
 use super::session::{Tally, Turn};
-use crate::access_log::{More, Phase, Phases, Record, RequestId};
+use crate::access_log::{More, NOTHING, Phase, Phases, Record, RequestId};
 use crate::config::{LogField, LogTarget, Settings};
 use crate::http::Version;
 use crate::http::head::Known;
@@ -91,7 +91,13 @@ impl<N: Net> Core<N> {
         }
         let of = |span: crate::http::Span| head_bytes.map_or(&[][..], |bytes| span.of(bytes));
         let head = turn.head;
-        let usual = lines.fields.is_usual();
+        let asked;
+        let more = if lines.fields.is_usual() {
+            &NOTHING
+        } else {
+            asked = more(turn, head_bytes, tally, settings);
+            &asked
+        };
         let record = Record {
             time: self.unix_seconds.get(),
             client: tally.client,
@@ -106,7 +112,7 @@ impl<N: Net> Core<N> {
             retries: tally.retries,
             generation: turn.generation(),
             reason: tally.reason.code(),
-            more: if usual { More::default() } else { more(turn, head_bytes, tally, settings) },
+            more,
         };
         self.log.borrow_mut().add(&record, (settings.log_format, &lines.fields));
         Logged::Line
