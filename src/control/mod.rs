@@ -11,6 +11,7 @@ mod answers;
 pub mod listeners;
 pub mod lock;
 pub mod probe;
+mod probe_answer;
 mod reload;
 mod requests;
 pub mod resolve;
@@ -401,7 +402,7 @@ impl Control {
     }
 
     fn probed(&mut self, outcome: Outcome) {
-        let actions = self.supervisor.probe_result(outcome.backend, outcome.verdict, self.now_ms());
+        let actions = self.supervisor.probe_result(outcome.id, outcome.verdict, self.now_ms());
         self.act(actions);
     }
 

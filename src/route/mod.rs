@@ -3,8 +3,11 @@
 //! messages.
 
 pub mod balance;
+mod failure_rate;
 pub mod health;
+pub mod health_policy;
 pub mod host;
+pub mod judge;
 mod paths;
 pub mod permits;
 pub mod table;

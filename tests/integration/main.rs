@@ -44,6 +44,8 @@ mod drain;
 
 mod log;
 
+mod phases;
+
 mod limits;
 
 mod cli;

@@ -13,7 +13,8 @@ use ringway::event::{CoreStats, FromWorker, ToWorker};
 use ringway::limits;
 use ringway::publish::{Publisher, Snapshot};
 use ringway::route::health::{Cells, Standing, State};
-use ringway::route::table::{self, Balance, Cluster, Hash, HashBy, NewRoute, OnTimeout, Policy, RouteTable};
+use ringway::route::health_policy::{HealthPolicy, StatusSet};
+use ringway::route::table::{self, Balance, Cluster, Hash, HashBy, NewRoute, Policy, RouteTable};
 use ringway::route::{BackendId, ClusterId, Endpoint};
 use ringway::worker::net::Net;
 use ringway::worker::net::mem::{Fault, Mem, MemListener, Weather};
@@ -114,8 +115,10 @@ pub fn policy(dice: &mut Dice) -> Policy {
         retries: dice.range(0, 3) as u32,
         pool_idle: dice.range(1, 5) as u32,
         pool_max: dice.pick(&[0, 1, 64, 64]),
-        on_timeout: OnTimeout::Silent,
-        probe_path: None,
+        health: HealthPolicy {
+            statuses: if dice.once_in(3) { StatusSet::default().with_class(5) } else { StatusSet::default() },
+            ..HealthPolicy::default()
+        },
         client_body_timeout: dice.range(2, 5) as u32,
         client_rate_min: if dice.once_in(2) { limits::CLIENT_RATE_MIN } else { 0 },
     }
@@ -148,6 +151,7 @@ pub fn settings(dice: &mut Dice, front: &[Endpoint]) -> Settings {
         pages: Default::default(),
         log_target: if dice.once_in(4) { LogTarget::Off } else { LogTarget::Stdout },
         log_format: LogFormat::Json,
+        log_lines: Default::default(),
         drain_timeout: 10,
         retry_after: 5,
         pooled_per_worker: 1000,
