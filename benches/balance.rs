@@ -5,6 +5,7 @@ use criterion::Criterion;
 use ringway::route::balance::{Ask, Balancer, Tried, hash_key};
 use ringway::route::health::{Cells, State};
 use ringway::route::table::{Backend, Balance, Cluster, Hash, HashBy, Policy};
+use ringway::route::waits::Waits;
 use ringway::route::{BackendId, ClusterId, Endpoint};
 use std::hint::black_box;
 use std::sync::Arc;
@@ -24,7 +25,8 @@ fn cluster(balance: Balance, weights: impl Iterator<Item = u32>) -> Cluster {
         backend.cells.core(0);
     }
     let policy = Policy { balance, ..Policy::default() };
-    Cluster { id: ClusterId(0), name: "c".into(), backends, first_state: 0, policy }
+    let waits = Arc::new(Waits::new(1));
+    Cluster { id: ClusterId(0), name: "c".into(), backends, first_state: 0, policy, waits }
 }
 
 /// Eisenbud and others, Maglev (2016), section 3.4, all weights equal.

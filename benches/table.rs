@@ -6,12 +6,14 @@
 use criterion::Criterion;
 use ringway::route::ClusterId;
 use ringway::route::table::{Cluster, NewRoute, Policy, RouteTable};
+use ringway::route::waits::Waits;
 use std::hint::black_box;
 use std::sync::Arc;
 
 fn cluster() -> Arc<Cluster> {
     let policy = Policy::default();
-    Arc::new(Cluster { id: ClusterId(0), name: "c".into(), backends: Vec::new(), first_state: 0, policy })
+    let waits = Arc::new(Waits::new(1));
+    Arc::new(Cluster { id: ClusterId(0), name: "c".into(), backends: Vec::new(), first_state: 0, policy, waits })
 }
 
 fn table(routes: impl Iterator<Item = (String, String)>) -> RouteTable {

@@ -129,7 +129,6 @@ impl<N: Net> Lease<'_, N> {
 
 impl<N: Net> Drop for Lease<'_, N> {
     fn drop(&mut self) {
-        self.backend.occupy(-1);
         drop(self.take());
     }
 }
@@ -173,7 +172,6 @@ pub(super) async fn attempt<N: Net, C: Stream>(
         }
     };
     let sent = backend.sent(slot.now(), core.stats.epoch.load(Relaxed));
-    backend.occupy(1);
     let mut lease = Lease { stream: None, reused: false, backend, slot };
     if let Err(trouble) = connect(turn, policy.connect_timeout, (state.fresh_only, body.is_done()), &mut lease).await {
         core.buffers.put(out);

@@ -16,7 +16,9 @@ mod idle;
 mod log;
 pub mod net;
 mod pool;
+mod queue;
 mod relay;
+mod search;
 mod session;
 pub mod start;
 
@@ -34,6 +36,7 @@ use idle::IdleRoom;
 use net::Net;
 use net::driver::Choice;
 use net::os::{Bell, Os};
+use queue::Queues;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io::Write;
@@ -99,6 +102,8 @@ pub struct Links {
     pub outbox: Sender<FromWorker>,
     /// Rings control's doorbell.
     pub ring_control: Arc<dyn Fn() + Send + Sync>,
+    /// Rings the doorbell of the core of this number.
+    pub ring_core: Rc<dyn Fn(usize)>,
     /// This core's counters.
     pub stats: Arc<CoreStats>,
     /// This core's end of the access log.
@@ -136,6 +141,8 @@ pub struct Core<N: Net> {
     slots: Rc<Slots>,
     idle: Rc<IdleRoom>,
     clusters: Clusters<N::Stream>,
+    queues: Queues<N::Stream>,
+    ring_core: Rc<dyn Fn(usize)>,
     listeners: RefCell<Vec<(ListenerId, Rc<N::Listener>)>>,
     connections: Cell<usize>,
     /// Listeners that are accepted on.
@@ -174,8 +181,8 @@ pub async fn run<N: Net, G: Gate<N>>(net: N, gate: G, links: Links, listeners: V
 /// The thread of one core, on the real net and without any stage before the sessions. Returns only if the runtime cannot
 /// be made: a drained core sleeps until the process ends, because a runtime must not be dropped alive.
 pub fn start(start: Start) -> std::io::Result<()> {
-    let Start { core, cpu, choice, publisher, inbox, bell, outbox, ring_control, stats, log, .. } = start;
-    start_with(Plain, (choice, cpu, bell), Links { core, publisher, inbox, outbox, ring_control, stats, log })
+    let (runtime, links) = start.links();
+    start_with(Plain, runtime, links)
 }
 
 /// [`start`] with another gate.
@@ -199,6 +206,7 @@ where
 {
     loop {
         core.look_at_snapshot();
+        core.clusters.look_at_permits();
         for message in core.inbox.try_iter() {
             match message {
                 ToWorker::Listen { id, fd, .. } => match core.net.adopt(fd) {
@@ -244,7 +252,9 @@ impl<N: Net> Core<N> {
             buffers: Rc::default(),
             slots: Rc::default(),
             idle: Rc::default(),
-            clusters: Clusters::default(),
+            clusters: Clusters::new(links.core, links.ring_core.clone()),
+            queues: Queues::default(),
+            ring_core: links.ring_core,
             listeners: RefCell::default(),
             connections: Cell::new(0),
             accepting: Cell::new(0),
@@ -275,12 +285,14 @@ impl<N: Net> Core<N> {
         let next = self.publisher.current();
         let epoch = next.epoch;
         let old = self.view.replace(Rc::new(View(next)));
+        let table = !Arc::ptr_eq(&self.view().table, &old.table);
         // Nobody holds a view across an await, so this is the only one; control frees what is behind it.
         if let Ok(View(old)) = Rc::try_unwrap(old) {
             self.retired.borrow_mut().push(old);
         }
         self.stats.epoch_at_us.store(self.net.now_us(), Ordering::Relaxed);
         self.stats.epoch.store(epoch, Ordering::Release);
+        self.queues.changed(table);
         self.retire();
     }
 
@@ -306,6 +318,8 @@ impl<N: Net> Core<N> {
                 self.cut.set(self.cut.get() + self.slots.cut(&self.net));
             }
         }
+        // After all that ends a wait.
+        self.queues.tick();
         self.log.borrow_mut().flush();
         self.count(now, pooled);
         self.retire();

@@ -130,9 +130,8 @@ impl<N: Net> Gate<N> for ToyGate {
 
 /// [`ringway::worker::start`] with the toy's gate.
 fn worker(start: Start) -> io::Result<()> {
-    let Start { core, cpu, choice, publisher, inbox, bell, outbox, ring_control, stats, log, .. } = start;
-    let links = Links { core, publisher, inbox, outbox, ring_control, stats, log };
-    start_with(ToyGate, (choice, cpu, bell), links)
+    let (runtime, links) = start.links();
+    start_with(ToyGate, runtime, links)
 }
 
 /// The server's process begins and ends here. Among the other tests it has nothing to do.

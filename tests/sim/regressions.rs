@@ -13,6 +13,7 @@ use ringway::event::{CoreStats, ToWorker};
 use ringway::publish::{Publisher, Snapshot};
 use ringway::route::health::{Cells, State};
 use ringway::route::table::{Backend, Cluster, NewRoute, Policy, RouteTable};
+use ringway::route::waits::Waits;
 use ringway::route::{BackendId, ClusterId, Endpoint};
 use ringway::worker::net::mem::{Mem, MemStream, Weather};
 use ringway::worker::net::{How, Net, Stream};
@@ -104,8 +105,8 @@ fn stage(mem: &Mem, seed: u64, tweak: &impl Fn(&mut Settings, &mut Policy)) -> S
     let endpoint = Endpoint::Ip(([10, 2, 0, 0], 80).into());
     let (id, name, cells) = (BackendId(0), "b".to_string(), Arc::new(Cells::new(1)));
     let backend = Backend { id, name, endpoint, weight: 1, backup: false, max_conns: 0, cells };
-    let (id, name) = (ClusterId(0), "c".to_string());
-    let cluster = Arc::new(Cluster { id, name, backends: vec![backend], first_state: 0, policy });
+    let (id, name, waits) = (ClusterId(0), "c".to_string(), Arc::new(Waits::new(1)));
+    let cluster = Arc::new(Cluster { id, name, backends: vec![backend], first_state: 0, policy, waits });
     let route = NewRoute { name: "*/".into(), host: "*".into(), path: "/".into(), cluster: cluster.clone() };
     let table = Arc::new(RouteTable::build(vec![cluster], vec![route]).expect("one route"));
     let states = [State::up(1)].into();
@@ -128,6 +129,7 @@ fn stage(mem: &Mem, seed: u64, tweak: &impl Fn(&mut Settings, &mut Policy)) -> S
         inbox: messages,
         outbox,
         ring_control: Arc::new(|| {}),
+        ring_core: Rc::new(|_| {}),
         stats: stats.clone(),
         log: log.queue(0, stats.clone()),
     };
