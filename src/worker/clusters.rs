@@ -209,10 +209,12 @@ impl<S: Stream> Clusters<S> {
     /// This core's side of a published cluster.
     #[inline]
     fn local(&self, cluster: &Arc<Cluster>, now: u32, seed: impl FnOnce() -> u64) -> Rc<LocalCluster<S>> {
-        match self.clusters.borrow().get(&cluster.id) {
-            Some(local) if Arc::ptr_eq(&local.shared, cluster) => local.clone(),
-            _ => self.renew(cluster, now, seed),
+        if let Some(local) = self.clusters.borrow().get(&cluster.id)
+            && Arc::ptr_eq(&local.shared, cluster)
+        {
+            return local.clone();
         }
+        self.renew(cluster, now, seed)
     }
 
     /// Makes it, or renews it if the config of it has changed.

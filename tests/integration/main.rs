@@ -40,6 +40,8 @@ mod abort;
 
 mod reload;
 
+mod queue;
+
 mod drain;
 
 mod log;

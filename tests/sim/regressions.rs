@@ -361,6 +361,7 @@ fn a_virtual_client_whose_upload_is_told_of_a_reset_has_no_whole_body() {
             client_body_timeout: 9,
             half_close_aborts: false,
             crowded: false,
+            capped: vec![false],
             policies: vec![policy(&mut dice)],
         };
         let ledger = Rc::new(Ledger::new(vec![plan], rules, false));
