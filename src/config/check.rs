@@ -48,7 +48,11 @@ pub fn show(text: &str, file: &str) -> Result<String, Faults> {
     typed.defaults = spelled(&defaults);
     for entry in typed.listeners.values_mut() {
         if let ListenerEntry::Short(address) = entry {
-            *entry = ListenerEntry::Full(file::Listener { address: address.clone(), trusted_proxies: Vec::new() });
+            *entry = ListenerEntry::Full(file::Listener {
+                address: address.clone(),
+                trusted_proxies: Vec::new(),
+                health_path: None,
+            });
         }
     }
     for cluster in typed.clusters.values_mut() {
@@ -130,11 +134,14 @@ fn connections_place(text: &str) -> usize {
 fn plan(typed: &File, pages: BTreeMap<u16, Page>, directory: &Path) -> Plan {
     let defaults = resolve(&typed.defaults, &Policy::default());
     let listeners = typed.listeners.iter().map(|(name, entry)| {
-        let (address, trusted_proxies) = match entry {
-            ListenerEntry::Short(address) => (address, Vec::new()),
-            ListenerEntry::Full(l) => (&l.address, l.trusted_proxies.iter().map(|b| b.0).collect()),
+        let (address, trusted_proxies, health_path) = match entry {
+            ListenerEntry::Short(address) => (address, Vec::new(), None),
+            ListenerEntry::Full(l) => {
+                (&l.address, l.trusted_proxies.iter().map(|b| b.0).collect(), l.health_path.clone())
+            }
         };
-        (name.clone(), Listener { name: name.clone(), address: joined(&address.0, directory), trusted_proxies })
+        let address = joined(&address.0, directory);
+        (name.clone(), Listener { name: name.clone(), address, trusted_proxies, health_path })
     });
     let clusters = typed.clusters.iter().map(|(name, cluster)| {
         let backends = cluster.backends.iter().map(|(id, entry)| {
@@ -161,6 +168,7 @@ fn plan(typed: &File, pages: BTreeMap<u16, Page>, directory: &Path) -> Plan {
         io: typed.io.into(),
         control_socket: typed.control.socket.as_ref().map(|p| directory.join(&p.0)),
         control_mode: typed.control.mode.0,
+        status_listen: typed.status.listen.as_ref().map(|address| joined(&address.0, directory)),
     }
 }
 
@@ -291,6 +299,7 @@ mod tests {
         );
         assert_eq!((plan.workers, plan.connections, plan.io), (None, None, Io::Auto));
         assert_eq!((plan.control_socket, plan.control_mode), (None, 0o660));
+        assert_eq!((plan.status_listen, &plan.listeners["main"].health_path), (None, &None));
         let p = Policy::default();
         assert_eq!((p.connect_timeout, p.head_timeout, p.body_timeout, p.tunnel_timeout), (3, 30, 30, 3600));
         assert_eq!((p.pool_idle, p.retries, p.body_max, p.on_timeout), (4, 3, u64::MAX, OnTimeout::Silent));
@@ -323,6 +332,8 @@ mod tests {
         assert_eq!((empty.balance, empty.retries, empty.connect_timeout), (Balance::LeastConn, 5, 1));
         assert_eq!(empty.probe_path.as_deref(), Some("/health?full=1"));
         assert_eq!(plan.listeners["six"].trusted_proxies.len(), 3);
+        assert_eq!(plan.listeners["six"].health_path.as_deref(), Some("/healthz"));
+        assert!(matches!(&plan.status_listen, Some(Address::Unix(p)) if p.ends_with("config/run/status.sock")));
         let Address::Unix(path) = &plan.listeners["local"].address else { panic!() };
         assert!(path.ends_with("tests/data/config/run/ringway.sock"), "{path:?}");
         assert_eq!(plan.routes["App.Example.io"].host, "app.example.io");
@@ -414,7 +425,10 @@ mod tests {
             (r#""workers": 99999999999999999999999"#, "$.workers"),
             (r#""io": "urning""#, "$.io"),
             (r#""io": 1"#, "$.io"),
-            (r#""status": {}"#, "$.status"),
+            (r#""statis": {}"#, "$.statis"),
+            (r#""status": {"listen": "localhost:9180"}"#, "$.status.listen"),
+            (r#""status": {"listen": "127.0.0.1:0"}"#, "$.status.listen"),
+            (r#""status": {"listen": "127.0.0.1:1"}"#, "$.listeners.a"),
             (r#""defaults": {"timeouts": {"head": "0s"}}"#, "$.defaults.timeouts.head"),
             (r#""defaults": {"timeouts": {"head": 30}}"#, "$.defaults.timeouts.head"),
             (r#""defaults": {"timeouts": {"head": null}}"#, "$.defaults.timeouts.head"),
@@ -440,6 +454,38 @@ mod tests {
     }
 
     #[test]
+    fn health_paths_are_paths() {
+        for (path, good) in [("/", true), ("/healthz", true), ("healthz", false), ("/a?b", false), ("/a b", false)] {
+            let listeners = format!(r#"{{"a": {{"address": "127.0.0.1:1", "health_path": "{path}"}}}}"#);
+            let text = format!(r#"{{"listeners": {listeners}, "clusters": {{}}, "routes": {{}}}}"#);
+            match load(&text, "test.json") {
+                Ok(plan) => assert_eq!((plan.listeners["a"].health_path.as_deref(), good), (Some(path), true)),
+                Err(faults) => {
+                    assert!(!good && places(&faults)[0].2 == "$.listeners.a.health_path", "{faults}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_status_listener_that_others_reach_is_warned_of() {
+        for (address, warned) in [
+            ("127.0.0.1:9180", false),
+            ("127.3.2.1:9180", false),
+            ("[::1]:9180", false),
+            ("unix:/run/status.sock", false),
+            ("0.0.0.0:9180", true),
+            ("192.0.2.1:9180", true),
+            ("[::]:9180", true),
+        ] {
+            let plan = with(&format!(r#""status": {{"listen": "{address}"}}"#)).unwrap();
+            let warnings = plan.warnings();
+            assert_eq!(warnings.iter().any(|w| w.starts_with("$.status.listen: ")), warned, "{address}");
+        }
+        assert!(with(r#""status": {"listen": null}"#).unwrap().warnings().is_empty());
+    }
+
+    #[test]
     fn what_only_a_second_parser_sees_has_a_place_too() {
         // A raw tab in a string, white space that JSON does not know, and number forms.
         for text in
@@ -460,7 +506,7 @@ mod tests {
     fn a_machine_too_small_is_refused_at_the_key() {
         let (path, text) = sample("tests/data/config/everything.json");
         let faults = load_for(&text, &path, 8, 1024).unwrap_err();
-        assert_eq!(places(&faults), [(43, 30, "$.limits.connections")], "{faults}");
+        assert_eq!(places(&faults), [(44, 30, "$.limits.connections")], "{faults}");
         let plan = load_for(&text, &path, 8, 65_536).unwrap();
         assert_eq!((plan.settings.connections_per_worker, plan.settings.pooled_per_worker), (5000, 32));
     }

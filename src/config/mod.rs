@@ -51,6 +51,8 @@ pub struct Listener {
     pub address: Address,
     /// Peers whose X-Forwarded-* are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Path that is answered here, with the state of the process.
+    pub health_path: Option<String>,
 }
 
 impl Listener {
@@ -211,4 +213,22 @@ pub struct Plan {
     pub control_socket: Option<PathBuf>,
     /// Permission bits of the control socket.
     pub control_mode: u32,
+    /// Where metrics and health are answered; `None` is nowhere.
+    pub status_listen: Option<Address>,
+}
+
+impl Plan {
+    /// What is allowed and may yet be a mistake, each a sentence that begins with its key.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Some(Address::Ip(address)) = &self.status_listen
+            && !address.ip().to_canonical().is_loopback()
+        {
+            warnings.push(format!(
+                "$.status.listen: {address} is no loopback address: whoever reaches it can read the names, addresses and \
+                 figures of all applications"
+            ));
+        }
+        warnings
+    }
 }

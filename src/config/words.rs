@@ -28,6 +28,7 @@ pub(super) fn check(format: &str, text: &str) -> Result<(), Refusal> {
         "ringway-log-target" => value::log_target(text),
         "ringway-path" => value::file_path(text),
         "ringway-probe-path" => value::probe_path(text),
+        "ringway-health-path" => value::health_path(text),
         _ => Ok(()),
     }
 }

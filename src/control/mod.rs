@@ -1,15 +1,18 @@
 //! The control thread: one poll loop, no async, and nothing in it waits for anybody.
 //!
 //! What comes in: signals (`signals`), reports of the workers (channels and a doorbell), requests on the control socket
-//! (`socket`), verdicts of probes (`probe`), answers of the resolver (`resolve`), and time. What it means is decided by the
-//! supervisor, which is pure; this loop carries the decisions out. A reload is told in `reload`, the start in `start`.
+//! (`socket`) and on the status listener (`monitor`), verdicts of probes (`probe`), answers of the resolver (`resolve`), and
+//! time. What it means is decided by the supervisor, which is pure; this loop carries the decisions out. A reload is told in
+//! `reload`, the start in `start`.
 //!
-//! Writing is left to threads of their own: the access log to its writer, the operational log to `say`.
+//! Writing is left to threads of their own: the access log to its writer, the operational log to `say`, the metrics to
+//! theirs.
 
 mod actions;
 mod answers;
 pub mod listeners;
 pub mod lock;
+pub mod monitor;
 pub mod probe;
 mod reload;
 pub mod resolve;
@@ -28,6 +31,7 @@ use crossbeam_channel::{Receiver, Sender};
 use listeners::Listeners;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use monitor::Monitor;
 use probe::{Outcome, Probes};
 use resolve::Resolver;
 use signals::{Signal, Signals};
@@ -42,7 +46,8 @@ use std::time::{Duration, Instant};
 const BELL: Token = Token(0);
 const SIGNALS: Token = Token(1);
 const SOCKET: Token = Token(2);
-const FIRST_PROBE: usize = SOCKET.0 + 1 + limits::CONTROL_CLIENTS_MAX;
+const STATUS: Token = Token(SOCKET.0 + 1 + limits::CONTROL_CLIENTS_MAX);
+const FIRST_PROBE: usize = STATUS.0 + 1 + limits::STATUS_CLIENTS_MAX;
 
 /// Messages of workers handled in one turn before everything else gets its turn.
 const MESSAGES_PER_TURN: usize = 4096;
@@ -95,6 +100,14 @@ impl Door {
     pub fn control_socket(&self, path: &std::path::Path, mode: u32) -> io::Result<ControlSocket> {
         ControlSocket::open(path, mode, (self.registry()?, SOCKET), answers::hello(), answers::refusal)
     }
+
+    /// The status listener's place on this loop, without a listener yet. The process began at `since`, seconds since 1970.
+    ///
+    /// # Errors
+    /// No descriptors to be had.
+    pub fn monitor(&self, cores: usize, since: u64) -> io::Result<Monitor> {
+        Ok(Monitor::new((self.registry()?, STATUS), self.ring(), cores, since))
+    }
 }
 
 /// What a reload is checked against.
@@ -128,6 +141,8 @@ pub struct Parts {
     pub signals: Signals,
     /// The control socket, if there is one.
     pub socket: Option<ControlSocket>,
+    /// The status listener.
+    pub monitor: Monitor,
     /// Resolves names.
     pub resolver: Resolver,
     /// Sockets opened at the start.
@@ -162,6 +177,7 @@ pub struct Control {
     from_workers: Receiver<FromWorker>,
     signals: Signals,
     socket: Option<ControlSocket>,
+    monitor: Monitor,
     probes: Probes,
     resolver: Resolver,
     listeners: Listeners,
@@ -191,6 +207,7 @@ impl Control {
             from_workers: parts.from_workers,
             signals: parts.signals,
             socket: parts.socket,
+            monitor: parts.monitor,
             probes,
             resolver: parts.resolver,
             listeners: parts.listeners,
@@ -220,6 +237,7 @@ impl Control {
             self.hear_resolver();
             self.keep_time();
             self.requests();
+            self.monitor();
             self.go_on_reloading();
             if let Some(ended) = self.ended {
                 return (ended, self.log);
@@ -238,14 +256,15 @@ impl Control {
             return Duration::ZERO;
         }
         let supervisor = self.supervisor.next_deadline().map(|ms| self.began + Duration::from_millis(ms));
+        let now = Instant::now();
         let deadlines = [
             supervisor,
+            self.monitor.deadline(now),
             self.probes.deadline(),
             self.resolver.deadline(),
             self.reloads.deadline(),
             self.socket.as_ref().and_then(ControlSocket::deadline),
         ];
-        let now = Instant::now();
         let soonest = deadlines.into_iter().flatten().map(|at| at.saturating_duration_since(now)).min();
         soonest.map_or(NAP, |wait| wait.min(NAP))
     }
@@ -256,6 +275,7 @@ impl Control {
             SIGNALS => self.take_signals(),
             token => match &mut self.socket {
                 Some(socket) if socket.owns(token) => socket.event(token, Instant::now()),
+                _ if self.monitor.event(token, Instant::now()) => {}
                 _ => {
                     if let Some(outcome) = self.probes.event(token) {
                         self.probed(outcome);

@@ -73,6 +73,10 @@ impl Reloads {
         Reloads { origin, waiting: VecDeque::new(), current: None }
     }
 
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
     pub(super) fn order_by_signal(&mut self) {
         // The file is read when its turn comes, so that one in the line stands for all.
         if !self.waiting.iter().any(|order| matches!(order.asker, Asker::Signal)) {
@@ -198,6 +202,7 @@ impl Control {
     fn commit(&mut self, plan: Plan, answers: Resolutions, began: Instant) -> Result<Receipt, Error> {
         let before = self.publisher.current();
         let target = plan.settings.log_target.clone();
+        let (status_listen, warnings) = (plan.status_listen.clone(), plan.warnings());
         let prepared = self.supervisor.prepare(plan, answers).map_err(refused)?;
         if let Some(core) = self.workers.iter().position(|worker| worker.inbox.len() > UNTAKEN_MAX) {
             return Err(Error::new(Code::Failed, format!("worker {core} does not take its messages")));
@@ -212,6 +217,10 @@ impl Control {
         } else {
             Some(Sink::open(&target).map_err(|e| Error::not_applicable("$.log.access", format!("$.log.access: {e}")))?)
         };
+        let monitor = self.monitor.open(status_listen.as_ref()).map_err(|e| {
+            let key = "$.status.listen";
+            Error::not_applicable(key, format!("{key}: {e}"))
+        })?;
         if let (Some(mode), Some(socket)) = (prepared.change().control_mode, &self.socket) {
             socket
                 .set_mode(mode)
@@ -230,7 +239,10 @@ impl Control {
         if let Some(sink) = sink {
             self.log.set(sink);
         }
+        self.monitor.install(status_listen.as_ref(), monitor);
+        warnings.iter().for_each(|warning| tracing::warn!("reload: {warning}"));
         self.carry_out(committed, opened);
+        self.monitor.reload_done();
         Ok(receipt)
     }
 
@@ -247,6 +259,7 @@ impl Control {
     }
 
     fn rejected(&mut self, asker: Asker, error: Error) {
+        self.monitor.reload_rejected();
         tracing::error!("reload {}: rejected, nothing has changed: {}", asker.audit(), error.message);
         for fault in &error.faults {
             tracing::error!("reload: {}:{}: {}: {}", fault.line, fault.column, fault.path, fault.message);

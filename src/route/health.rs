@@ -1,5 +1,6 @@
 //! What is known of one endpoint: the published state, and the cells in which each core counts.
 
+use super::histogram::Histogram;
 use super::table::OnTimeout;
 use crate::limits::{CORE_SKEW_TICKS, FAILURES_TO_DOWN};
 use std::fmt;
@@ -18,6 +19,16 @@ pub enum State {
     Down = 1,
     /// Takes no new requests; running ones end by themselves.
     Drain = 2,
+}
+
+/// The names of all states, at [`State::index`].
+pub const STATES: [&str; 3] = ["up", "down", "drain"];
+
+impl State {
+    /// Its place in [`STATES`].
+    pub fn index(self) -> usize {
+        self as usize
+    }
 }
 
 /// What one core counts about one endpoint. One writer (the core), read by control: relaxed loads and stores only.
@@ -49,6 +60,10 @@ pub struct CoreCell {
     pub timeouts: AtomicU64,
     /// Requests that were retried elsewhere after failing here.
     pub retries: AtomicU64,
+    /// Time from the begin of an attempt (before it connects) to its final response head.
+    pub latency: Histogram,
+    /// Pooled connections at the latest tick.
+    pub pooled: AtomicU32,
 }
 
 /// The cells of one endpoint, one per core; made at first use, kept over reloads.
@@ -56,12 +71,14 @@ pub struct CoreCell {
 pub struct Cells {
     cores: usize,
     cells: OnceLock<Box<[CoreCell]>>,
+    /// Changes of the published state, by the state that it came to. Control alone writes and reads them.
+    pub flips: [AtomicU64; STATES.len()],
 }
 
 impl Cells {
     /// For this many cores; allocates nothing yet.
     pub fn new(cores: usize) -> Cells {
-        Cells { cores, cells: OnceLock::new() }
+        Cells { cores, cells: OnceLock::new(), flips: Default::default() }
     }
 
     /// One core's cell, made if this is the first use by any core.

@@ -1,8 +1,11 @@
 //! Names to backends, as pure data and functions: the table (`table`), the choice of a backend (`balance`), and what a
-//! backend's state means (`health`). Knows nothing of HTTP messages.
+//! backend's state means (`health`); and the cells in which cores count (`counts`, `histogram`). Knows nothing of HTTP
+//! messages.
 
 pub mod balance;
+pub mod counts;
 pub mod health;
+pub mod histogram;
 pub mod host;
 mod paths;
 pub mod table;

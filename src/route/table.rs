@@ -1,5 +1,6 @@
 //! The route table: host, then path, to a cluster (docs/CONFIG.md, "routes").
 
+use super::counts::ClusterEnds;
 use super::health::Cells;
 use super::host::{self, Pattern};
 use super::paths::{self, NewPrefix, Paths};
@@ -112,6 +113,8 @@ pub struct Cluster {
     pub first_state: usize,
     /// What governs its exchanges.
     pub policy: Policy,
+    /// How its exchanges ended, kept over reloads.
+    pub ends: Arc<ClusterEnds>,
 }
 
 /// One route as configured.
@@ -325,6 +328,7 @@ pub(crate) mod tests {
             backends: weights.iter().enumerate().map(backend).collect(),
             first_state,
             policy: policy(balance),
+            ends: Arc::new(ClusterEnds::new(2)),
         }
     }
 

@@ -99,7 +99,7 @@ pub(super) fn change(old: Option<&Plan>, new: &Plan, was: &Identities, is: &Iden
     removed_backends.sort();
     let gone = was.clusters.iter().filter(|(name, _)| !is.clusters.contains_key(*name));
     let mut change =
-        Change { removed_backends, removed_clusters: gone.map(|(_, id)| *id).collect(), ..Change::default() };
+        Change { removed_backends, removed_clusters: gone.map(|(_, (id, _))| *id).collect(), ..Change::default() };
     let address = |slots: &Identities, id: ListenerId| {
         slots.listeners.get(id.0 as usize).and_then(|l| l.as_ref()).map(|l| l.address.clone())
     };

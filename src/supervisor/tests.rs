@@ -30,6 +30,7 @@ pub(super) fn plan(clusters: &[(&str, &[(&str, &str)])]) -> Plan {
         io: Io::Auto,
         control_socket: None,
         control_mode: 0o600,
+        status_listen: None,
     }
 }
 
@@ -64,7 +65,8 @@ fn settings() -> Settings {
 
 fn with_listeners(mut plan: Plan, listeners: &[(&str, &str)]) -> Plan {
     let listener = |(name, at): &(&str, &str)| {
-        let listener = Listener { name: (*name).into(), address: address(at), trusted_proxies: Vec::new() };
+        let listener =
+            Listener { name: (*name).into(), address: address(at), trusted_proxies: Vec::new(), health_path: None };
         ((*name).into(), listener)
     };
     plan.listeners = listeners.iter().map(listener).collect();

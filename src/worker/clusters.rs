@@ -56,15 +56,15 @@ impl<S> LocalBackend<S> {
         self.cells.core(self.core)
     }
 
-    /// A request goes out. Keep what this returns for [`Core::blame`].
-    pub fn sent(&self, now: u32) -> Sent {
+    /// A request goes out, at a tick and a microsecond. Keep what this returns for [`Core::blame`].
+    pub fn sent(&self, now: u32, us: u64) -> Sent {
         let cell = self.cell();
         add(&cell.requests, 1);
-        Sent { tick: now, heads: self.heads.get() }
+        Sent { tick: now, us, heads: self.heads.get() }
     }
 
-    /// A response head came: the backend lives.
-    pub fn answered(&self, status: u16, now: u32) {
+    /// A response head came, so many microseconds after [`Sent::us`]: the backend lives.
+    pub fn answered(&self, status: u16, now: u32, took_us: u64) {
         let cell = self.cell();
         self.heads.set(self.heads.get() + 1);
         if cell.failures_in_row.load(Ordering::Relaxed) != 0 {
@@ -73,6 +73,7 @@ impl<S> LocalBackend<S> {
         set(&cell.head_tick, now + 1);
         let class = usize::from(status / 100).clamp(1, 5) - 1;
         add(&cell.statuses[class], 1);
+        cell.latency.add(took_us);
     }
 
     /// An exchange begins (`1`) or ends (`-1`) to occupy it.
@@ -96,6 +97,8 @@ impl<S> LocalBackend<S> {
 #[derive(Clone, Copy, Debug)]
 pub struct Sent {
     tick: u32,
+    /// The microsecond, by the core's clock.
+    pub us: u64,
     heads: u64,
 }
 
@@ -161,7 +164,13 @@ impl<S: Stream> Clusters<S> {
     /// One tick: closes pooled connections that have idled too long or that the backend has closed. Returns how many
     /// are left.
     pub fn tick<N: Net<Stream = S>>(&self, net: &N, now: u32) -> usize {
-        self.backends.borrow().values().for_each(|backend| backend.pool.tick(net, now));
+        for backend in self.backends.borrow().values() {
+            backend.pool.tick(net, now);
+            // No cells are made for a backend that nobody has used.
+            if let Some(cell) = backend.cells.all().get(backend.core) {
+                set(&cell.pooled, backend.pool.count() as u32);
+            }
+        }
         self.pooled.get()
     }
 

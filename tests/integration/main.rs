@@ -6,6 +6,7 @@
 mod client;
 mod harness;
 mod message;
+mod openmetrics;
 mod origin;
 mod settings;
 
@@ -45,6 +46,8 @@ mod drain;
 mod log;
 
 mod limits;
+
+mod metrics;
 
 mod cli;
 

@@ -11,6 +11,7 @@ use ringway::config::{Address, HalfClose, Listener, ListenerId, LogFormat, LogTa
 use ringway::event::{CoreStats, FromWorker, ToWorker};
 use ringway::limits;
 use ringway::publish::{Publisher, Snapshot};
+use ringway::route::counts::ClusterEnds;
 use ringway::route::health::{Cells, State};
 use ringway::route::table::{self, Balance, Cluster, NewRoute, OnTimeout, Policy, RouteTable};
 use ringway::route::{BackendId, ClusterId, Endpoint};
@@ -102,7 +103,7 @@ pub fn settings(dice: &mut Dice, front: &[Endpoint]) -> Settings {
             Endpoint::Ip(address) => Address::Ip(*address),
             Endpoint::Unix(path) => Address::Unix(path.clone()),
         };
-        Some(Listener { name: "front".into(), address, trusted_proxies: Vec::new() })
+        Some(Listener { name: "front".into(), address, trusted_proxies: Vec::new(), health_path: None })
     };
     Settings {
         listeners: front.iter().map(listener).collect(),
@@ -538,6 +539,7 @@ fn snapshot(
             backends: listed().map(backend).collect(),
             first_state: states.len(),
             policy: ledger.rules.policies[index].clone(),
+            ends: Arc::new(ClusterEnds::new(settings.listeners.len())),
         });
         states.extend(listed().map(|b| b.state));
         let host = format!("c{index}.test");
