@@ -2,6 +2,7 @@
 
 use criterion::Criterion;
 use ringway::route::balance::{Balancer, Tried};
+use ringway::route::counts::ClusterEnds;
 use ringway::route::health::{Cells, State};
 use ringway::route::table::{Backend, Balance, Cluster, OnTimeout, Policy};
 use ringway::route::{BackendId, ClusterId, Endpoint};
@@ -35,7 +36,14 @@ fn cluster(balance: Balance, weights: impl Iterator<Item = u32>) -> Cluster {
     for backend in &backends {
         backend.cells.core(0);
     }
-    Cluster { id: ClusterId(0), name: "c".into(), backends, first_state: 0, policy }
+    Cluster {
+        id: ClusterId(0),
+        name: "c".into(),
+        backends,
+        first_state: 0,
+        policy,
+        ends: Arc::new(ClusterEnds::new(4)),
+    }
 }
 
 fn main() {
