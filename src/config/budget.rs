@@ -109,14 +109,14 @@ mod tests {
 
     #[test]
     fn the_default_is_what_the_limit_allows() {
-        // (1152 - 128) / 2 - 16 - 2 = 494 a worker; with pools of 2 * 4: (494 - 8) / 2 = 243.
-        let expected = Budget { connections_per_worker: 243, pooled_per_worker: 8, descriptors: 128 + 2 * (18 + 494) };
-        assert_eq!(descriptors_needed(&plan("null", 4), 2, 1152), Ok(expected));
+        // (1216 - 192) / 2 - 16 - 2 = 494 a worker; with pools of 2 * 4: (494 - 8) / 2 = 243.
+        let expected = Budget { connections_per_worker: 243, pooled_per_worker: 8, descriptors: 192 + 2 * (18 + 494) };
+        assert_eq!(descriptors_needed(&plan("null", 4), 2, 1216), Ok(expected));
         // With large pools a third: 164.
-        let budget = descriptors_needed(&plan("null", 1000), 2, 1152).unwrap();
+        let budget = descriptors_needed(&plan("null", 1000), 2, 1216).unwrap();
         assert_eq!((budget.connections_per_worker, budget.pooled_per_worker), (164, 164));
-        assert!(budget.descriptors <= 1152);
-        assert!(descriptors_needed(&plan("null", 4), 2, 128).is_err());
+        assert!(budget.descriptors <= 1216);
+        assert!(descriptors_needed(&plan("null", 4), 2, 192).is_err());
         assert!(descriptors_needed(&plan("null", 4), 1, u64::MAX).is_ok());
     }
 
@@ -126,9 +126,9 @@ mod tests {
         let refusal = apply(&mut plan, 2, 1024).unwrap_err();
         assert_eq!(
             refusal.message,
-            "1000 connections with 2 workers need 2180 descriptors, and the limit is 1024 open files"
+            "1000 connections with 2 workers need 2244 descriptors, and the limit is 1024 open files"
         );
-        assert!(refusal.suggestion.unwrap().ends_with("or allow 422 connections at most"));
+        assert!(refusal.suggestion.unwrap().ends_with("or allow 390 connections at most"));
         apply(&mut plan, 2, 4096).unwrap();
         assert_eq!((plan.settings.connections_per_worker, plan.settings.pooled_per_worker), (500, 8));
     }

@@ -38,6 +38,7 @@ pub(super) fn plan(clusters: &[(&str, &[(&str, &str)])]) -> Plan {
         control_socket: None,
         control_access: ControlAccess { mode: 0o600, group: None, uids: None },
         state_file: None,
+        status_listen: None,
     }
 }
 
@@ -73,7 +74,8 @@ fn settings() -> Settings {
 
 fn with_listeners(mut plan: Plan, listeners: &[(&str, &str)]) -> Plan {
     let listener = |(name, at): &(&str, &str)| {
-        let listener = Listener { name: (*name).into(), address: address(at), trusted_proxies: Vec::new() };
+        let listener =
+            Listener { name: (*name).into(), address: address(at), trusted_proxies: Vec::new(), health_path: None };
         ((*name).into(), listener)
     };
     plan.listeners = listeners.iter().map(listener).collect();

@@ -16,6 +16,7 @@ mod idle;
 mod log;
 pub mod net;
 mod pool;
+mod pulse;
 mod relay;
 mod session;
 pub mod start;
@@ -34,6 +35,7 @@ use idle::IdleRoom;
 use net::Net;
 use net::driver::Choice;
 use net::os::{Bell, Os};
+use pulse::Pulse;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io::Write;
@@ -143,6 +145,7 @@ pub struct Core<N: Net> {
     drain: Cell<Option<Drain>>,
     cut: Cell<u32>,
     random: Cell<u64>,
+    pulse: Pulse,
     date: Cell<[u8; 29]>,
     unix_seconds: Cell<u64>,
     /// Counts connections that have ended.
@@ -251,6 +254,7 @@ impl<N: Net> Core<N> {
             drain: Cell::new(None),
             cut: Cell::new(0),
             random: Cell::new(net.seed()),
+            pulse: Pulse::default(),
             date: Cell::new([b' '; 29]),
             unix_seconds: Cell::new(0),
             left: Cell::new(0),
@@ -314,6 +318,11 @@ impl<N: Net> Core<N> {
 
     fn count(&self, now: u32, pooled: usize) {
         let stats = &self.stats;
+        let cpu_us = self.net.cpu_us();
+        let beat = self.pulse.beat(now, self.net.now_us(), cpu_us);
+        stats.lag.add(beat.late_us);
+        stats.cpu_us.store(cpu_us, Ordering::Relaxed);
+        stats.busy_permille.store(beat.busy_permille, Ordering::Relaxed);
         stats.ticks.store(now, Ordering::Relaxed);
         stats.connections.store(self.connections.get() as u64, Ordering::Relaxed);
         stats.idle.store(self.idle.len() as u64, Ordering::Relaxed);
@@ -409,6 +418,11 @@ impl<N: Net> Core<N> {
     /// Whether responses have to say that the connection ends.
     fn is_draining(&self) -> bool {
         self.drain.get().is_some()
+    }
+
+    /// Whether health checks are told that traffic is welcome.
+    fn is_ready(&self) -> bool {
+        self.publisher.is_ready() && !self.is_draining()
     }
 
     /// Nothing is accepted any more, and nobody is left of those who were.

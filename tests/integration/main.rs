@@ -6,6 +6,7 @@
 mod client;
 mod harness;
 mod message;
+mod openmetrics;
 mod origin;
 mod settings;
 
@@ -47,6 +48,8 @@ mod log;
 mod phases;
 
 mod limits;
+
+mod metrics;
 
 mod cli;
 

@@ -21,6 +21,8 @@ pub const CONNECTIONS: &str = "limits/connections";
 pub const UNDERSCORES: &str = "headers/underscores";
 pub const DRAIN: &str = "drain_timeout";
 pub const VIA: &str = "headers/via";
+pub const STATUS: &str = "status/listen";
+pub const HEALTH_PATH: &str = "listeners/main/health_path";
 pub const TRUSTED: &str = "listeners/main/trusted_proxies";
 
 /// Sets a key by its path; objects on the way are made.

@@ -379,6 +379,11 @@ impl Net for Mem {
         self.0.world.borrow().now
     }
 
+    fn cpu_us(&self) -> u64 {
+        // Computing takes no time in this world.
+        0
+    }
+
     fn unix_seconds(&self) -> u64 {
         // A Tuesday in November 2023: dates in answers are the same in every run.
         1_700_000_000 + self.now_us() / 1_000_000
