@@ -180,7 +180,7 @@ pub(super) struct Second {
 
 impl Default for Second {
     fn default() -> Second {
-        Second { of: 0, text: rfc3339(0) }
+        Second { of: 0, text: second(0) }
     }
 }
 
@@ -188,14 +188,19 @@ impl Second {
     /// RFC 3339 in UTC.
     pub(super) fn text(&mut self, unix_seconds: u64) -> &[u8; 20] {
         if unix_seconds != self.of {
-            *self = Second { of: unix_seconds, text: rfc3339(unix_seconds) };
+            *self = Second { of: unix_seconds, text: second(unix_seconds) };
         }
         &self.text
     }
 }
 
+/// A time as RFC 3339 in UTC.
+pub fn rfc3339(unix_seconds: u64) -> String {
+    second(unix_seconds).escape_ascii().to_string()
+}
+
 /// By the civil calendar: days are counted in years that begin in March, so that the leap day is last.
-fn rfc3339(unix_seconds: u64) -> [u8; 20] {
+fn second(unix_seconds: u64) -> [u8; 20] {
     // 9999-12-31T23:59:59Z; a clock beyond it is broken, and the line stays one of fixed width.
     let unix_seconds = unix_seconds.min(253_402_300_799);
     let (days, rest) = (unix_seconds / 86_400 + 719_468, unix_seconds % 86_400);

@@ -11,6 +11,7 @@ mod phases;
 mod queue;
 mod writer;
 
+pub use escape::rfc3339;
 pub use line::{More, NOTHING, Record, RequestId};
 pub use phases::{Phase, Phases};
 pub use queue::Queue;

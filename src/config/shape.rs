@@ -47,6 +47,10 @@ impl<'s, 'v> Walk<'s, 'v, '_> {
             Value::NumberLit(number) => self.number(number, schema),
             Value::Object(object) => self.object(object, schema),
             Value::Array(array) => {
+                let minimum = schema.get("minItems").and_then(Json::as_u64).unwrap_or(0);
+                if (array.elements.len() as u64) < minimum {
+                    self.fault(array.range.start, Refusal::new(format!("at least {minimum} is needed here")));
+                }
                 if let Some(items) = schema.get("items") {
                     for (i, element) in array.elements.iter().enumerate() {
                         self.inside(Step::Index(i), |w| w.value(element, items));
@@ -202,6 +206,10 @@ impl<'s, 'v> Walk<'s, 'v, '_> {
         if (object.properties.len() as u64) < minimum {
             self.fault(object.range.start, Refusal::new(format!("at least {minimum} is needed here")));
         }
+        let maximum = schema.get("maxProperties").and_then(Json::as_u64).unwrap_or(u64::MAX);
+        if (object.properties.len() as u64) > maximum {
+            self.fault(object.range.start, Refusal::new(format!("only {maximum} can be here")));
+        }
     }
 }
 
@@ -295,8 +303,10 @@ mod tests {
             "additionalProperties",
             "propertyNames",
             "minProperties",
+            "maxProperties",
             "required",
             "items",
+            "minItems",
             "anyOf",
             "oneOf",
             "enum",

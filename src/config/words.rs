@@ -4,7 +4,7 @@
 use super::value::{self, Refusal};
 use super::{Address, HalfClose, Io, LogFormat};
 use crate::http::head::Underscores;
-use crate::route::table::{Balance, OnTimeout};
+use crate::route::table::OnTimeout;
 use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
@@ -28,7 +28,14 @@ pub(super) fn check(format: &str, text: &str) -> Result<(), Refusal> {
         "ringway-pseudonym" => value::pseudonym(text),
         "ringway-log-target" => value::log_target(text),
         "ringway-path" => value::file_path(text),
+        "ringway-token" => value::token(text),
         "ringway-probe-path" => value::probe_path(text),
+        "ringway-method" => value::method(text),
+        "ringway-probe-host" => value::probe_host(text),
+        "ringway-probe-field" => value::probe_field(text),
+        "ringway-field-value" => value::field_value(text),
+        "ringway-probe-text" => value::probe_text(text),
+        "ringway-status-class" => value::status_class(text).map(drop),
         _ => Ok(()),
     }
 }
@@ -114,6 +121,22 @@ word!(Size(u64), "ringway-size", "^([0-9]+([KMG]iB|[kKMG]?B)|unlimited)$", value
 pub struct Rate(pub u64);
 word!(Rate(u64), "ringway-rate", "^[0-9]+([KMG]iB|[kKMG]?B)$", rate, |s| value::size_text(*s));
 
+/// The first digit of a class of statuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatusClass(pub u16);
+word!(StatusClass(u16), "ringway-status-class", "^[2-5]xx$", value::status_class, |class| format!("{class}xx"));
+
+/// The value of a field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldValue(pub String);
+word!(
+    FieldValue(String),
+    "ringway-field-value",
+    "^([^ \\t]|[^ \\t].*[^ \\t])?$",
+    |t| value::field_value(t).map(|()| t.into()),
+    String::clone
+);
+
 /// Where a backend is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendAddress(pub Address);
@@ -145,6 +168,13 @@ word!(Mode(u32), "ringway-mode", "^[0-7]{3,4}$", value::mode, |bits| format!("{b
 pub struct FilePath(pub String);
 word!(FilePath(String), "ringway-path", "[^/]$", |t| value::file_path(t).map(|()| t.into()), String::clone);
 
+/// The name of a field or a cookie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token(pub Box<str>);
+word!(Token(Box<str>), "ringway-token", "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", |t| value::token(t).map(|()| t.into()), |t| t
+    .as_ref()
+    .to_owned());
+
 /// Names the variants of a type of the program in the file, and leads there and back.
 macro_rules! choice {
     ($(#[$doc:meta])* $word:ident => $target:ident { $($(#[$variant_doc:meta])* $variant:ident),+ $(,)? }) => {
@@ -172,19 +202,6 @@ macro_rules! choice {
             }
         }
     };
-}
-
-choice! {
-    /// See [`Balance`].
-    BalanceWord => Balance {
-        /// Weighted round robin.
-        #[default]
-        RoundRobin,
-        /// Weighted random.
-        Random,
-        /// The less loaded of two random backends.
-        LeastConn,
-    }
 }
 
 choice! {

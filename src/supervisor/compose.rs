@@ -1,7 +1,7 @@
 //! From a plan to a table and settings, with identities that stay the same over reloads.
 
 use super::Refusal;
-use crate::config::{Address, ClusterPlan, Listener, ListenerId, Plan, Settings};
+use crate::config::{Address, BackendPlan, ClusterPlan, Listener, ListenerId, Plan, Settings};
 use crate::limits::ADDRESSES_PER_NAME_MAX;
 use crate::route::health::Cells;
 use crate::route::table::{Backend, Cluster, NewRoute, RouteTable};
@@ -122,14 +122,22 @@ pub(super) fn compose(
         };
         identities.clusters.insert(name.clone(), id);
         let mut backends = Vec::with_capacity(cluster_plan.backends.len());
-        for (name, weight, endpoint) in endpoints(cluster_plan, resolutions) {
-            let key = (id, name.to_owned(), endpoint.clone());
+        for (plan, endpoint) in endpoints(cluster_plan, resolutions) {
+            let key = (id, plan.name.clone(), endpoint.clone());
             let (backend, cells) = match prior.backends.get(&key) {
                 Some(known) => known.clone(),
                 None => (BackendId(take(&mut identities.next_backend)?), Arc::new(Cells::new(cores))),
             };
             identities.backends.insert(key, (backend, cells.clone()));
-            backends.push(Backend { id: backend, name: name.to_owned(), endpoint, weight, cells });
+            backends.push(Backend {
+                id: backend,
+                name: plan.name.clone(),
+                endpoint,
+                weight: plan.weight.max(1),
+                backup: plan.backup,
+                max_conns: 0,
+                cells,
+            });
         }
         let count = backends.len();
         let policy = cluster_plan.policy.clone();
@@ -151,12 +159,12 @@ pub(super) fn compose(
     Ok(Composed { identities, table, settings })
 }
 
-/// The endpoints of a cluster with name and weight of their backends, in the operator's order; those of one name
+/// The endpoints of a cluster with their backends, in the operator's order; those of one name
 /// ascending. A name without known address has none.
-fn endpoints<'a>(plan: &'a ClusterPlan, resolutions: &'a Resolutions) -> Vec<(&'a str, u32, Endpoint)> {
+fn endpoints<'a>(plan: &'a ClusterPlan, resolutions: &'a Resolutions) -> Vec<(&'a BackendPlan, Endpoint)> {
     let mut list = Vec::with_capacity(plan.backends.len());
     for backend in &plan.backends {
-        let mut push = |endpoint| list.push((backend.name.as_str(), backend.weight.max(1), endpoint));
+        let mut push = |endpoint| list.push((backend, endpoint));
         match &backend.address {
             Address::Ip(address) => push(Endpoint::Ip(*address)),
             Address::Unix(path) => push(Endpoint::Unix(path.clone())),

@@ -16,8 +16,10 @@ use crate::http::reject::{Failure, Fault};
 use crate::http::rewrite::{self, RequestRewrite, ResponseRewrite};
 use crate::http::{Version, persist};
 use crate::limits;
+use crate::route::health_policy::HealthPolicy;
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// How an attempt ended.
 pub(super) enum Outcome {
@@ -38,6 +40,7 @@ pub(super) struct Flow<'a> {
     pub(super) client_timeout: u32,
     pub(super) client_rate_min: u64,
     head_timeout: u32,
+    health: &'a HealthPolicy,
     pub(super) upload_encoding: Encoding,
     /// The whole request is with the backend.
     pub(super) uploaded: Cell<bool>,
@@ -169,7 +172,7 @@ pub(super) async fn attempt<N: Net, C: Stream>(
             return Outcome::Refuse { status, reason };
         }
     };
-    let sent = backend.sent(slot.now());
+    let sent = backend.sent(slot.now(), core.stats.epoch.load(Relaxed));
     backend.occupy(1);
     let mut lease = Lease { stream: None, reused: false, backend, slot };
     if let Err(trouble) = connect(turn, policy.connect_timeout, (state.fresh_only, body.is_done()), &mut lease).await {
@@ -199,6 +202,7 @@ pub(super) async fn attempt<N: Net, C: Stream>(
         client_timeout: policy.client_body_timeout,
         client_rate_min: policy.client_rate_min,
         head_timeout: policy.head_timeout,
+        health: &policy.health,
         upload_encoding: encoding(turn.head.framing),
         uploaded: Cell::new(body.is_done()),
         head_seen: Cell::new(false),
@@ -252,6 +256,7 @@ pub(super) async fn attempt<N: Net, C: Stream>(
         }
         Down::Upgraded => {
             slot.backend_answered();
+            slot.tunnel();
             turn.enter(Phase::Tunnel);
             tally.bytes += relay::tunnel(turn, stream, policy.tunnel_timeout, &buf.filled()[taken..]).await;
             let idle = slot.fired(Dir::Up) || slot.fired(Dir::Down);
@@ -410,7 +415,11 @@ async fn download<N: Net, C: Stream>(
     turn.enter(Phase::BodyClient);
     slot.disarm(Dir::Down);
     slot.backend_answered();
-    backend.answered(head.status, slot.now());
+    if flow.health.statuses.contains(head.status) && !asks_for_patience(&head, buf.filled()) {
+        core.answered_badly(backend, head.status);
+    } else {
+        backend.answered(head.status, slot.now());
+    }
     if reused {
         backend.pool.reused(true);
     }
@@ -462,6 +471,11 @@ async fn download<N: Net, C: Stream>(
             Down::Cut
         }
     }
+}
+
+/// Whether a backend is only busy: it says when it wants to be asked again (RFC 9110 section 15.6.4).
+fn asks_for_patience(head: &ResponseHead, bytes: &[u8]) -> bool {
+    head.status == 503 && head.has_field(bytes, b"retry-after")
 }
 
 /// Receives until the final response head is complete; passes interim ones on. The buffer begins with the head.
@@ -532,7 +546,10 @@ async fn interim<N: Net, C: Stream>(
     let core = turn.core;
     let mut out = core.buffers.take(Class::Small);
     turn.write_head(head, buf.filled(), Framing::None, false, &mut out);
-    turn.send(out, tally).await
+    let before = tally.bytes;
+    let sent = turn.send(out, tally).await;
+    tally.interim_bytes += tally.bytes - before;
+    sent
 }
 
 /// In an attempt whose request is only partly in memory nothing can be tried again: what failed is answered here, while

@@ -104,7 +104,7 @@ impl<N: Net> Core<N> {
             method: of(head.method_span),
             host: of(head.authority),
             path: of(head.target),
-            status: tally.status,
+            status: tally.status_sent(),
             bytes: tally.bytes,
             phases: &phases,
             cluster: tally.cluster.as_ref().map(|cluster| cluster.shared.name.as_str()),

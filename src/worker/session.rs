@@ -1,10 +1,11 @@
 //! One busy period of a client connection: head, exchange, head, exchange, until no byte is left or the connection ends.
 
+use super::affinity;
 use super::attempt::{self, Outcome};
 use super::buffers::{Buf, Class};
 use super::busy::Mailbox;
 use super::clusters::{LocalBackend, LocalCluster, add};
-use super::deadlines::{Aim, Dir, SlotGuard};
+use super::deadlines::{Aim, Dir, Place, SlotGuard};
 use super::log::{Logged, Watch};
 use super::net::{How, Net, Stream};
 use super::relay;
@@ -12,6 +13,7 @@ use super::{ConnInfo, Core};
 use crate::access_log::Phase;
 use crate::config::HalfClose;
 use crate::exchange::{Exchange, Next, Reason, Trouble};
+use crate::failures::{self, Failure};
 use crate::http::body::Body;
 use crate::http::forwarded;
 use crate::http::framing::Framing;
@@ -96,6 +98,8 @@ pub(super) struct Tally<S> {
     pub(super) status: u16,
     /// Bytes sent to the client.
     pub(super) bytes: u64,
+    /// Of those, bytes of interim responses.
+    pub(super) interim_bytes: u64,
     pub(super) reason: Reason,
     pub(super) retries: u32,
     pub(super) client: Option<IpAddr>,
@@ -277,22 +281,30 @@ async fn run<N: Net, C: Stream>(turn: &Turn<'_, N, C>, buf: Buf, tally: &mut Tal
         if cluster.as_ref().is_none_or(|before| !Rc::ptr_eq(before, &found)) {
             tried = Tried::default();
         }
+        tally.cluster = Some(found.clone());
         let policy = &found.shared.policy;
         if matches!(head.framing, Framing::Length(n) if n > policy.body_max) {
             return turn.answer(413, Reason::BodyTooLarge, buf, tally).await;
         }
         let state = state.get_or_insert_with(|| Exchange::new(head.method, policy.retries));
-        tally.cluster = Some(found.clone());
         cluster = Some(found.clone());
-        let Some((index, backend)) = core.pick(&found, &tried) else {
+        let place = Place { cluster: Some(found.shared.id), epoch: core.view().epoch, ..Place::default() };
+        let key = affinity::key(&policy.balance, head, buf.filled(), tally.client);
+        let Some((pick, backend)) = core.pick(&found, &tried, key) else {
             return turn.answer(last.0, last.1, buf, tally).await;
         };
         if state.retries > 0 {
             turn.enter_retry();
         }
         tally.backend = Some(backend.clone());
+        turn.slot.place(Place { backend: Some(backend.id), ..place });
         match attempt::attempt(turn, &found, &backend, state, &buf, tally).await {
-            Outcome::End(end) => return (end, buf),
+            Outcome::End(end) => {
+                if pick.fail_open && tally.reason == Reason::Done {
+                    tally.reason = Reason::FailOpen;
+                }
+                return (end, buf);
+            }
             Outcome::Refuse { status, reason } => return turn.answer(status, reason, buf, tally).await,
             Outcome::Failed { trouble, sent } => {
                 if turn.client_is_gone(tally) {
@@ -309,7 +321,7 @@ async fn run<N: Net, C: Stream>(turn: &Turn<'_, N, C>, buf: Buf, tally: &mut Tal
                         tally.retries = state.retries;
                         last = trouble.answer();
                         if avoid {
-                            tried.add(index);
+                            tried.add(pick.index);
                         }
                     }
                     Next::Answer { status, reason } => return turn.answer(status, reason, buf, tally).await,
@@ -325,6 +337,7 @@ impl<S> Default for Tally<S> {
         Tally {
             status: 0,
             bytes: 0,
+            interim_bytes: 0,
             reason: Reason::Done,
             retries: 0,
             client: None,
@@ -333,6 +346,13 @@ impl<S> Default for Tally<S> {
             cluster: None,
             backend: None,
         }
+    }
+}
+
+impl<S> Tally<S> {
+    /// The status that the client was sent; 0 if nothing of a final response went out.
+    pub(super) fn status_sent(&self) -> u16 {
+        if self.bytes > self.interim_bytes { self.status } else { 0 }
     }
 }
 
@@ -456,8 +476,27 @@ impl<N: Net> Core<N> {
     /// The end of an exchange: counters, and its log line.
     fn conclude<C: Stream>(&self, turn: &Turn<'_, N, C>, head_bytes: Option<&[u8]>, tally: &Tally<N::Stream>) {
         add(&self.stats.exchanges, 1);
+        if !tally.reason.is_regular() {
+            self.stats.failures.add(|| self.failure(turn.head, head_bytes, tally));
+        }
         if self.log(turn, head_bytes, tally) == Logged::SampledOut {
             add(&self.stats.log_sampled_out, 1);
+        }
+    }
+
+    fn failure(&self, head: &RequestHead, head_bytes: Option<&[u8]>, tally: &Tally<N::Stream>) -> Failure {
+        let of = |span: crate::http::Span| head_bytes.map_or_else(String::new, |bytes| failures::text(span.of(bytes)));
+        Failure {
+            unix: self.unix_seconds.get(),
+            client: tally.client,
+            method: of(head.method_span),
+            host: of(head.authority),
+            path: of(head.target),
+            status: tally.status,
+            reason: tally.reason.code(),
+            detail: tally.reason.detail(),
+            cluster: tally.cluster.as_ref().map(|cluster| cluster.shared.name.clone()),
+            backend: tally.backend.as_ref().map(|backend| backend.name.clone()),
         }
     }
 }
