@@ -20,6 +20,8 @@ pub enum Reason {
     /// Served to its end.
     #[default]
     Done,
+    /// Served to its end, by a backend that is not up: its cluster fails open.
+    FailOpen,
     /// The request was malformed or refused: the rule it broke.
     Rejected(Fault),
     /// The client did not send its head or body in time (408).
@@ -67,6 +69,7 @@ impl Reason {
     pub fn code(self) -> &'static str {
         match self {
             Reason::Done => "OK",
+            Reason::FailOpen => "FAIL_OPEN",
             Reason::Rejected(_) => "REJECTED",
             Reason::ClientTimeout => "CLIENT_TIMEOUT",
             Reason::ClientSlow => "CLIENT_SLOW",
@@ -88,6 +91,11 @@ impl Reason {
             Reason::Drained => "DRAINED",
             Reason::Own => "OWN",
         }
+    }
+
+    /// Whether the exchange went as it should, as far as Ringway can tell.
+    pub fn is_well(self) -> bool {
+        matches!(self, Reason::Done | Reason::FailOpen | Reason::Own | Reason::Tunnel)
     }
 
     /// The broken rule, where one was.

@@ -85,6 +85,8 @@ pub struct CoreCell {
     pub timeouts: AtomicU64,
     /// Requests that were retried elsewhere after failing here.
     pub retries: AtomicU64,
+    /// Requests sent although it was not up, since its cluster fails open.
+    pub fail_open: AtomicU64,
 }
 
 /// The cells of one endpoint, one per core; made at first use, kept over reloads.

@@ -2,6 +2,7 @@
 
 use super::hold_down::HoldDown;
 use crate::limits::SLOW_START_STEPS;
+use crate::route::health::Standing;
 use crate::route::judge::Judge;
 
 /// What is known of one endpoint, and where it stands in the table.
@@ -78,6 +79,11 @@ impl Health {
             Health::Up { bad: row, .. } | Health::Proving { good: row } => *row = 0,
             Health::Held { .. } => {}
         }
+    }
+
+    /// As health alone would have it.
+    pub(super) fn published(self) -> Standing {
+        if self.is_up() { Standing::Up } else { Standing::Down }
     }
 
     pub(super) fn is_up(self) -> bool {

@@ -15,6 +15,7 @@
 //! A reload is prepared (all checks, nothing changed), then the caller opens sockets, then it is committed or dropped.
 //! What stays keeps its number, its cells and its state.
 
+mod admin;
 mod change;
 mod checks;
 mod compose;
@@ -22,29 +23,33 @@ mod drain;
 mod entry;
 mod hold_down;
 mod judging;
+mod layers;
 #[cfg(test)]
 mod simulation;
 mod status;
 #[cfg(test)]
 mod tests;
 
-pub use change::{Change, Names, Refusal};
+pub use admin::{Administered, Paused, Whose};
+pub use change::{Change, Labels, Names, Refusal};
 pub use compose::{Resolution, Resolutions, names_of};
 pub use status::{BackendStatus, ClusterStatus, Status, Unresolved};
 
+use crate::config::command::Level;
 use crate::config::{Listener, ListenerId, Plan, Settings};
-use crate::limits::{SLOW_START_STEPS, TICK_MS};
+use crate::limits::TICK_MS;
 use crate::publish::Snapshot;
-use crate::route::health::{self, State};
+use crate::route::health::State;
 use crate::route::health_policy::ProbeSpec;
 use crate::route::table::{Backend, Cluster, RouteTable};
-use crate::route::{BackendId, Endpoint};
+use crate::route::{BackendId, ClusterId, Endpoint};
+use admin::Admin;
 use checks::{Checks, Due};
 use compose::{Composed, Identities};
 use drain::Drain;
-use entry::{Entry, Health, Ramp};
+use entry::{Entry, Health};
 use rustc_hash::FxHashMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What control has to do, in this order.
@@ -54,6 +59,13 @@ pub enum Action {
     Publish(Snapshot),
     /// Probe an endpoint and come back with [`Supervisor::probe_result`].
     Probe(Probe),
+    /// Tell the workers (`ToWorker::Rest`).
+    Rest {
+        /// Endpoints.
+        backends: Vec<BackendId>,
+        /// Taken out by an operator, or back in.
+        rests: bool,
+    },
     /// Tell the operator.
     Log(Note),
     /// The drain is over: end the process.
@@ -160,6 +172,8 @@ pub struct Supervisor {
     /// When something has to happen to an endpoint by itself; exactly one entry for each such.
     due: BTreeSet<(u64, BackendId)>,
     checks: Checks,
+    admin: Admin,
+    paused: Arc<[ClusterId]>,
     drain: Option<Drain>,
 }
 
@@ -185,6 +199,8 @@ impl Supervisor {
             entries: FxHashMap::default(),
             due: BTreeSet::new(),
             checks: Checks::default(),
+            admin: Admin::default(),
+            paused: Arc::default(),
             drain: None,
         };
         supervisor.install(composed, 0);
@@ -198,6 +214,7 @@ impl Supervisor {
             epoch: self.epoch,
             table: self.table.clone(),
             states: self.states.as_slice().into(),
+            paused: self.paused.clone(),
             settings: self.settings.clone(),
         }
     }
@@ -205,6 +222,11 @@ impl Supervisor {
     /// The listeners of now, with their numbers.
     pub fn listeners(&self) -> Vec<(ListenerId, &Listener)> {
         compose::numbered(&self.identities.listeners).collect()
+    }
+
+    /// What each user of the control socket may do; `None` is everything.
+    pub fn control_uids(&self) -> Option<&BTreeMap<u32, Level>> {
+        self.plan.control_access.uids.as_ref()
     }
 
     /// Checks a new plan and gives numbers to what is new; changes nothing. `answers` is what the names in it
@@ -236,7 +258,9 @@ impl Supervisor {
         self.generation += 1;
         self.epoch += 1;
         let notes = self.install(prepared.composed, now);
-        Committed { snapshot: self.snapshot(), change: prepared.change, notes }
+        let mut change = prepared.change;
+        change.taken_away.epoch = self.epoch;
+        Committed { snapshot: self.snapshot(), change, notes }
     }
 
     /// The names of backends, to be resolved from time to time.
@@ -275,6 +299,7 @@ impl Supervisor {
         if self.drain.is_some() {
             return self.drain_over(now);
         }
+        let mut actions = self.expire_admin(now);
         self.sample(now);
         let mut stepped = false;
         while let Some((_, id)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
@@ -283,6 +308,8 @@ impl Supervisor {
                     stepped = true;
                     self.stand(id, Health::Up { bad, ramp: ramp.and_then(|ramp| ramp.next(now)) });
                 }
+                // Nobody is probed while an operator has put it out.
+                Health::Held { .. } if self.is_out(id) => self.hold_on(id, now),
                 Health::Held { .. } | Health::Proving { .. } => self.prove(id, now),
             }
         }
@@ -293,7 +320,7 @@ impl Supervisor {
                 Due::Lost(id) => notes.extend(self.verdict(id, &Err("the probe gave no verdict".to_owned()), now)),
             }
         }
-        let mut actions = self.tell(notes, stepped);
+        actions.extend(self.tell(notes, stepped));
         actions.extend(probes);
         actions
     }
@@ -302,7 +329,10 @@ impl Supervisor {
     pub fn next_deadline(&self) -> Option<u64> {
         match &self.drain {
             Some(drain) => drain.deadline(),
-            None => self.due.first().map(|(at, _)| *at).into_iter().chain(self.checks.deadline()).min(),
+            None => {
+                let health = self.due.first().map(|(at, _)| *at);
+                [health, self.checks.deadline(), self.admin.next_deadline()].into_iter().flatten().min()
+            }
         }
     }
 
@@ -318,7 +348,7 @@ impl Supervisor {
                 let entry = &self.entries[&backend.id];
                 assert_eq!((entry.cluster, entry.index), (at, index), "an entry knows its place");
                 let state = self.states[cluster.first_state + index];
-                assert_eq!(state, self.state_of(backend.id), "states are the entries'");
+                assert_eq!(state, self.state_of(cluster, backend), "states follow from their layers");
                 assert!(state.weight > 0, "whatever may be picked has a weight");
                 let probed = cluster.policy.health.check.is_some() || matches!(entry.health, Health::Proving { .. });
                 assert_eq!(
@@ -327,7 +357,8 @@ impl Supervisor {
                     "who is to be probed is"
                 );
             }
-            assert!(cluster.backends.is_empty() || self.up_count(cluster) > 0, "one of a cluster is always up");
+            let all_out = cluster.backends.iter().all(|b| self.is_out(b.id));
+            assert!(all_out || self.up_count(cluster) > 0, "one of those that operators let serve is always up");
         }
         assert_eq!(self.settings.listeners, self.identities.listeners, "workers see the listeners that are open");
     }
@@ -339,6 +370,7 @@ impl Supervisor {
         let before = std::mem::replace(&mut self.table, composed.table);
         self.settings = composed.settings;
         let mut old = std::mem::take(&mut self.entries);
+        self.install_admin();
         let table = self.table.clone();
         for (at, cluster) in table.clusters().iter().enumerate() {
             for (index, backend) in cluster.backends.iter().enumerate() {
@@ -348,58 +380,21 @@ impl Supervisor {
                 }
                 (entry.cluster, entry.index) = (at, index);
                 self.entries.insert(backend.id, entry);
+                self.states.push(self.state_of(cluster, backend));
             }
         }
-        let ids = || table.clusters().iter().flat_map(|c| &c.backends).map(|b| b.id);
-        self.states = ids().map(|id| self.state_of(id)).collect();
+        let all = || table.clusters().iter().flat_map(|c| c.backends.iter().map(move |b| (c, b)));
+        self.states = all().map(|(cluster, backend)| self.state_of(cluster, backend)).collect();
         self.due = self.entries.iter().filter_map(|(id, e)| e.health.due_ms().map(|at| (at, *id))).collect();
         let mut notes = Vec::new();
         for cluster in table.clusters() {
-            if self.up_count(cluster) == 0
-                && let Some(first) = cluster.backends.iter().min_by_key(|b| self.entries[&b.id].health.due_ms())
-            {
-                notes.push(self.bring_up(
-                    first.id,
-                    "the others of its cluster were removed".to_owned(),
-                    (self.epoch, now),
-                    None,
-                ));
-            }
+            notes.extend(self.keep_one_up(cluster, "the others of its cluster were removed", now));
         }
         self.checks.unsubscribe_all();
-        ids().for_each(|id| self.subscribe(id, now));
+        all().for_each(|(_, backend)| self.subscribe(backend.id, now));
         self.checks.sweep();
         self.invariants();
         notes
-    }
-
-    /// What is published of an endpoint: weight and health, put together here and nowhere else.
-    fn state_of(&self, id: BackendId) -> State {
-        let (cluster, index) = self.place(id);
-        let health = self.entries[&id].health;
-        let standing = if health.is_up() { health::Standing::Up } else { health::Standing::Down };
-        let state = State::new(standing, cluster.backends[index].weight);
-        match health {
-            Health::Up { ramp: Some(ramp), .. } => {
-                let share = u64::from(state.weight) * u64::from(ramp.step) / u64::from(SLOW_START_STEPS);
-                State { weight: (share as u32).max(1), ..state }
-            }
-            _ => state,
-        }
-    }
-
-    /// The one place where an endpoint's health changes, and with it state and due time.
-    fn stand(&mut self, id: BackendId, health: Health) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
-        let was = std::mem::replace(&mut entry.health, health);
-        let at = self.table.clusters()[entry.cluster].first_state + entry.index;
-        self.states[at] = self.state_of(id);
-        if let Some(at) = was.due_ms() {
-            self.due.remove(&(at, id));
-        }
-        if let Some(at) = health.due_ms() {
-            self.due.insert((at, id));
-        }
     }
 
     fn publish(&mut self) -> Action {
@@ -411,11 +406,6 @@ impl Supervisor {
     fn place(&self, id: BackendId) -> (Arc<Cluster>, usize) {
         let entry = &self.entries[&id];
         (self.table.clusters()[entry.cluster].clone(), entry.index)
-    }
-
-    fn up_count(&self, cluster: &Cluster) -> usize {
-        let states = &self.states[cluster.first_state..cluster.first_state + cluster.backends.len()];
-        states.iter().filter(|s| s.is_up()).count()
     }
 
     fn note(&self, id: BackendId, what: What, why: String) -> Note {

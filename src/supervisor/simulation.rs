@@ -4,6 +4,7 @@
 use super::tests::{CORES, plan};
 use super::*;
 use crate::limits::PROBE_LOST_MS;
+use crate::route::health::Standing;
 use crate::route::health_policy::{Check, FailureRate, HealthPolicy, ProbeRequest};
 use crate::route::table::OnTimeout;
 use std::collections::BTreeMap;
@@ -107,13 +108,13 @@ impl Model {
         self.present = present;
     }
 
-    fn flipped(&mut self, id: BackendId, state: health::Standing, reload: bool, now: u64) {
+    fn flipped(&mut self, id: BackendId, state: Standing, reload: bool, now: u64) {
         let told = self.verdict.as_ref().filter(|(key, _)| *key == self.key(id)).map(|(_, good)| *good);
         let (policy, _) = self.policy(id);
         let (rise, fall) = policy.check.map_or((1, u32::MAX), |c| (c.rise, c.fall));
         let (_, good, bad) = self.history.get(&self.key(id)).copied().unwrap_or_default();
         match (self.down.contains_key(&id), state) {
-            (false, health::Standing::Down) => {
+            (false, Standing::Down) => {
                 assert!(!reload, "a reload marks nothing");
                 if self.verdict.is_some() {
                     assert!(told == Some(false) && bad >= fall, "marked by so many bad checks: {bad}");
@@ -122,7 +123,7 @@ impl Model {
                 self.down.insert(id, now);
                 self.flips += 1;
             }
-            (true, health::Standing::Up) => {
+            (true, Standing::Up) => {
                 assert!(reload || (told == Some(true) && good >= rise), "up again after so many good probes: {good}");
                 self.down.remove(&id);
                 if !reload {
@@ -163,6 +164,7 @@ impl Model {
                         self.down.insert(id, now);
                     }
                 }
+                Action::Rest { .. } => {}
                 Action::Stop { .. } => panic!("nobody drains"),
             }
         }

@@ -1,6 +1,7 @@
 //! The supervisor step by step; `simulation` drives it at random.
 
 use super::*;
+use crate::config::ControlAccess;
 use crate::config::{Address, BackendPlan, ClusterPlan, HalfClose, Io, LogFormat, LogTarget, RoutePlan};
 use crate::http::head::Underscores;
 use crate::limits::{HOLD_DOWN_SECONDS, PROBE_LOST_MS, PROBE_SECONDS, PROBES_MAX};
@@ -35,7 +36,8 @@ pub(super) fn plan(clusters: &[(&str, &[(&str, &str)])]) -> Plan {
         workers: None,
         io: Io::Auto,
         control_socket: None,
-        control_mode: 0o600,
+        control_access: ControlAccess { mode: 0o600, group: None, uids: None },
+        state_file: None,
     }
 }
 
@@ -90,7 +92,7 @@ fn reload(s: &mut Supervisor, plan: Plan, now: u64) -> Committed {
     s.commit(prepared, now)
 }
 
-fn standings(snapshot: &Snapshot) -> Vec<health::Standing> {
+fn standings(snapshot: &Snapshot) -> Vec<crate::route::health::Standing> {
     snapshot.states.iter().map(|s| s.standing).collect()
 }
 
@@ -475,8 +477,8 @@ fn keys_that_need_a_restart_refuse_the_whole_reload() {
     let mut other = two();
     (other.workers, other.io, other.control_socket) = (Some(9), Io::Epoll, Some("/run/c".into()));
     let refusal = s.prepare(other, Resolutions::default()).unwrap_err();
-    assert_eq!(refusal, Refusal::Restart(vec!["workers", "io", "control_socket"]));
-    assert!(refusal.to_string().contains("workers, io, control_socket"));
+    assert_eq!(refusal, Refusal::Restart(vec!["workers", "io", "control.socket"]));
+    assert!(refusal.to_string().contains("workers, io, control.socket"));
     let same = Plan { workers: Some(CORES), ..two() };
     assert!(s.prepare(same, Resolutions::default()).is_ok(), "that many run already");
     s.invariants();

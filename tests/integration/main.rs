@@ -32,6 +32,8 @@ mod failure;
 
 mod health;
 
+mod checks;
+
 mod timeouts;
 
 mod close;
