@@ -70,7 +70,7 @@ fn picks(criterion: &mut Criterion) {
             let cluster = cluster(balance.clone(), (0..n).map(|i| 1 + i % modulo));
             let states: Vec<State> = cluster.backends.iter().map(|b| State::up(b.weight)).collect();
             let mut balancer = Balancer::new(&cluster, 0, 1);
-            let ask = Ask { tried: &Tried::default(), key: None, in_flight: 0 };
+            let ask = Ask { tried: &Tried::default(), key: None, in_flight: 0, epoch: 1 };
             criterion.bench_function(&format!("{balance:?}/{n} {kind}"), |b| {
                 b.iter(|| balancer.pick(black_box(&cluster), black_box(&states), ask))
             });
@@ -89,7 +89,7 @@ fn hashing(criterion: &mut Criterion) {
             criterion.bench_function(&format!("Hash/{n} {kind}"), |b| {
                 b.iter(|| {
                     key = hash_key(&u64::to_le_bytes(key));
-                    let ask = Ask { tried: &Tried::default(), key: Some(key), in_flight: 100 };
+                    let ask = Ask { tried: &Tried::default(), key: Some(key), in_flight: 100, epoch: 1 };
                     balancer.pick(black_box(&cluster), black_box(&states), ask)
                 })
             });
@@ -114,10 +114,11 @@ fn changes(criterion: &mut Criterion) {
             let cluster = cluster(balance, (0..n).map(|_| 1));
             let mut states: Vec<State> = cluster.backends.iter().map(|b| State::up(b.weight)).collect();
             let mut balancer = Balancer::new(&cluster, 0, 1);
-            let ask = Ask { tried: &Tried::default(), key: Some(7), in_flight: 0 };
+            let mut ask = Ask { tried: &Tried::default(), key: Some(7), in_flight: 0, epoch: 1 };
             criterion.bench_function(&format!("{name}/{n} change"), |b| {
                 b.iter(|| {
                     states[1].weight = states[1].weight % 256 + 1;
+                    ask.epoch += 1;
                     balancer.pick(black_box(&cluster), black_box(&states), ask)
                 })
             });

@@ -99,7 +99,7 @@ impl Control {
                 self.administered(asker, format!("pause {}", pause.cluster), done, patience);
             }
             Command::Resume(resume) => {
-                let done = self.supervisor.resume(&resume.cluster, self.now_ms());
+                let done = self.supervisor.resume(&resume.cluster);
                 self.administered(asker, format!("resume {}", resume.cluster), done, Patience::default());
             }
             Command::Log(Log::Reopen) => {

@@ -215,7 +215,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// A sentence; nothing has changed then.
-    pub fn resume(&mut self, cluster: &str, _now: u64) -> Result<Administered, String> {
+    pub fn resume(&mut self, cluster: &str) -> Result<Administered, String> {
         self.cluster_id(cluster)?;
         if self.admin.pauses.remove(cluster).is_none() {
             return Err(format!("{cluster} is not paused"));
@@ -355,5 +355,130 @@ impl Supervisor {
     pub(super) fn endpoint_ids(&self, cluster: &str, backend: &str) -> Vec<BackendId> {
         let backends = self.cluster_named(cluster).into_iter().flat_map(|c| &c.backends);
         backends.filter(|b| b.name == backend).map(|b| b.id).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{begin, fail, good, id, plan, probes, reload, standings, state, two};
+    use super::*;
+    use crate::limits::WEIGHT_ONE;
+    use crate::route::health::Standing::{Down, Drain, Maint, Up};
+
+    fn whose(seconds: Option<u64>) -> Whose {
+        Whose { who: "me".into(), why: Some("a test".into()), unix: 1_000, seconds }
+    }
+
+    fn say(s: &mut Supervisor, backend: &str, set: Wish, seconds: Option<u64>, now: u64) -> Administered {
+        let done = s.administer("app", backend, set, whose(seconds), now).unwrap();
+        s.invariants();
+        done
+    }
+
+    fn published(s: &Supervisor) -> Vec<Standing> {
+        standings(&s.snapshot())
+    }
+
+    #[test]
+    fn the_operators_word_goes_before_health_and_neither_forgets_the_other() {
+        let mut s = begin(two());
+        fail(&mut s, "a", 0);
+        let done = say(&mut s, "a", Wish::Maint, None, 1_000);
+        assert_eq!(published(&s), [Maint, Up]);
+        assert!(done.away.backends.contains(&id(&s, "app", "a")) && done.warnings.is_empty());
+        assert_eq!(done.labels.backends.values().next().unwrap(), "app/a (10.0.0.1:80)");
+        assert_eq!((state(&s, "a").state, state(&s, "a").observed), (Maint, Down));
+        // It is not probed while it is out, and failures do not count.
+        assert!(s.tick(30_000).iter().all(|action| !matches!(action, Action::Probe(_))));
+        assert!(fail(&mut s, "a", 31_000).is_empty());
+        // Taken back, it is as health left it, and it is probed at once.
+        let done = say(&mut s, "a", Wish::Up, None, 32_000);
+        let begun = probes(&done.actions);
+        assert_eq!(begun.len(), 1, "{:?}", done.actions);
+        assert!(done.actions.iter().any(|action| matches!(action, Action::Rest { rests: false, .. })));
+        assert_eq!(published(&s), [Down, Up]);
+        let a = id(&s, "app", "a");
+        s.probe_result(begun[0].0, good(), 32_500);
+        assert_eq!(published(&s), [Up, Up]);
+        assert!(s.look(a, 33_000).is_empty(), "what it did while it was out is forgotten");
+    }
+
+    #[test]
+    fn the_last_that_may_serve_serves() {
+        let mut s = begin(two());
+        fail(&mut s, "a", 0);
+        say(&mut s, "b", Wish::Drain, None, 1_000);
+        assert_eq!(published(&s), [Up, Drain], "a bad one is better than none");
+        let done = say(&mut s, "a", Wish::Drain, None, 2_000);
+        assert_eq!(published(&s), [Drain, Drain], "operators may want none");
+        assert!(done.warnings[0].contains("503"));
+    }
+
+    #[test]
+    fn words_end_by_themselves_and_survive_reloads() {
+        let mut s = begin(two());
+        say(&mut s, "a", Wish::Weight(9), Some(60), 0);
+        say(&mut s, "a", Wish::Drain, Some(120), 0);
+        reload(&mut s, two(), 1_000);
+        assert_eq!(s.snapshot().states[0].weight, 9 * WEIGHT_ONE);
+        assert_eq!((published(&s)[0], state(&s, "a").overrides.len()), (Drain, 2));
+        assert_eq!(s.next_deadline(), Some(60_000));
+        assert!(matches!(&s.tick(60_000)[..], [Action::Publish(_), Action::Rest { .. }]));
+        assert_eq!((s.snapshot().states[0].weight, published(&s)[0]), (WEIGHT_ONE, Drain));
+        s.tick(120_000);
+        assert_eq!((published(&s)[0], s.overrides().len(), s.next_deadline()), (Up, 0, None));
+        // They go with the backend.
+        say(&mut s, "b", Wish::Drain, None, 130_000);
+        reload(&mut s, plan(&[("app", &[("a", "10.0.0.1:80")])]), 131_000);
+        reload(&mut s, two(), 132_000);
+        assert_eq!(published(&s), [Up, Up]);
+    }
+
+    #[test]
+    fn what_is_restored_is_what_was_said() {
+        let mut s = begin(two());
+        say(&mut s, "a", Wish::Drain, Some(500), 0);
+        say(&mut s, "b", Wish::Weight(3), None, 0);
+        let said = s.overrides();
+        let mut again = begin(two());
+        let gone = Override { backend: "c".into(), ..said[0].clone() };
+        let dropped = again.restore([said.clone(), vec![gone]].concat(), 1_100, 0);
+        assert_eq!((dropped.len(), again.overrides()), (1, said.clone()), "{dropped:?}");
+        again.invariants();
+        assert_eq!((published(&again), again.next_deadline()), (vec![Drain, Up], Some(400_000)));
+        let mut late = begin(two());
+        assert_eq!(late.restore(said, 1_500, 0).len(), 1, "its time is over");
+    }
+
+    #[test]
+    fn a_pause_is_published_and_ends() {
+        let mut s = begin(two());
+        let done = s.pause("app", whose(Some(5)), 1_000).unwrap();
+        let Action::Publish(snapshot) = &done.actions[0] else { panic!("{:?}", done.actions) };
+        let app = s.snapshot().table.clusters()[0].id;
+        assert_eq!((&snapshot.paused[..], done.away.clusters.contains(&app)), (&[app][..], true));
+        assert!(!done.away.queued, "those that wait are not in flight");
+        assert_eq!(s.pauses()["app"].until, 1_005);
+        reload(&mut s, two(), 2_000);
+        assert_eq!(s.snapshot().paused.len(), 1);
+        assert!(matches!(&s.tick(6_000)[..], [Action::Publish(_)]));
+        assert!(s.snapshot().paused.is_empty());
+        assert!(s.resume("app").is_err() && s.pause("none", whose(None), 0).is_err());
+    }
+
+    #[test]
+    fn what_makes_no_sense_changes_nothing() {
+        let mut s = begin(two());
+        for (cluster, backend, set) in [
+            ("none", "a", Wish::Drain),
+            ("app", "c", Wish::Drain),
+            ("app", "a", Wish::Weight(0)),
+            ("app", "a", Wish::Weight(WEIGHT_MAX + 1)),
+        ] {
+            assert!(s.administer(cluster, backend, set, whose(None), 0).is_err());
+        }
+        assert_eq!((s.snapshot().epoch, s.overrides().len()), (1, 0));
+        s.drain(0);
+        assert!(s.administer("app", "a", Wish::Drain, whose(None), 0).is_err());
     }
 }

@@ -79,20 +79,20 @@ fn with_listeners(mut plan: Plan, listeners: &[(&str, &str)]) -> Plan {
     plan
 }
 
-fn two() -> Plan {
+pub(super) fn two() -> Plan {
     plan(&[("app", &[("a", "10.0.0.1:80"), ("b", "10.0.0.2:80")])])
 }
 
-fn begin(plan: Plan) -> Supervisor {
+pub(super) fn begin(plan: Plan) -> Supervisor {
     Supervisor::new(plan, CORES, Resolutions::default()).unwrap()
 }
 
-fn reload(s: &mut Supervisor, plan: Plan, now: u64) -> Committed {
+pub(super) fn reload(s: &mut Supervisor, plan: Plan, now: u64) -> Committed {
     let prepared = s.prepare(plan, Resolutions::default()).unwrap();
     s.commit(prepared, now)
 }
 
-fn standings(snapshot: &Snapshot) -> Vec<crate::route::health::Standing> {
+pub(super) fn standings(snapshot: &Snapshot) -> Vec<crate::route::health::Standing> {
     snapshot.states.iter().map(|s| s.standing).collect()
 }
 
@@ -101,17 +101,17 @@ fn backend<'a>(s: &'a Supervisor, cluster: &str, name: &str) -> &'a Backend {
     cluster.backends.iter().find(|b| b.name == name).unwrap()
 }
 
-fn id(s: &Supervisor, cluster: &str, name: &str) -> BackendId {
+pub(super) fn id(s: &Supervisor, cluster: &str, name: &str) -> BackendId {
     backend(s, cluster, name).id
 }
 
 /// Three failures on one core, and the look that follows.
-fn fail(s: &mut Supervisor, name: &str, now: u64) -> Vec<Action> {
+pub(super) fn fail(s: &mut Supervisor, name: &str, now: u64) -> Vec<Action> {
     backend(s, "app", name).cells.core(1).failures_in_row.fetch_add(3, Relaxed);
     s.look(id(s, "app", name), now)
 }
 
-fn state(s: &Supervisor, name: &str) -> BackendStatus {
+pub(super) fn state(s: &Supervisor, name: &str) -> BackendStatus {
     s.status().clusters[0].backends.iter().find(|b| b.name == name).unwrap().clone()
 }
 
@@ -122,7 +122,7 @@ fn noted(actions: &[Action]) -> Vec<(What, &str)> {
 }
 
 /// The probes among the actions.
-fn probes(actions: &[Action]) -> Vec<(ProbeId, String)> {
+pub(super) fn probes(actions: &[Action]) -> Vec<(ProbeId, String)> {
     let probe = |a: &Action| if let Action::Probe(p) = a { Some((p.id, p.endpoint.to_string())) } else { None };
     actions.iter().filter_map(probe).collect()
 }
@@ -141,7 +141,7 @@ fn until_probe(s: &mut Supervisor, mut now: u64) -> (u64, ProbeId) {
     panic!("never probed");
 }
 
-fn good() -> Result<String, String> {
+pub(super) fn good() -> Result<String, String> {
     Ok("status 200".to_owned())
 }
 

@@ -282,7 +282,7 @@ impl<N: Net> Core<N> {
         let view = self.view();
         let mut balancer = cluster.balancer.borrow_mut();
         let mut pick = |tried: &Tried| {
-            let ask = Ask { tried, key, in_flight: cluster.in_flight.get() };
+            let ask = Ask { tried, key, in_flight: cluster.in_flight.get(), epoch: view.epoch };
             balancer.pick(&cluster.shared, &view.states, ask)
         };
         let avoided = (self.clusters.suspicions.get() > 0).then(|| cluster.suspected(&view.states, tried));

@@ -4,8 +4,8 @@
 //! up backends that are no backups, then, if all of those were tried or there are none, the up backups. Where a cluster
 //! fails open, those that are down are candidates, too; what the operator has taken out of traffic never is.
 //!
-//! States change rarely, so each balancer keeps its own copy of its cluster's and prepares for them; a pick compares the
-//! copy with the snapshot (a few vector instructions per hundred backends) and prepares again only if they differ.
+//! States change rarely, so each balancer keeps its own copy of its cluster's and prepares for them. The first pick of an
+//! epoch compares the copy with the snapshot, and prepares again only if they differ.
 
 mod hash;
 mod least_conn;
@@ -75,6 +75,8 @@ pub struct Ask<'a> {
     pub key: Option<u64>,
     /// Exchanges of this core that are with the cluster now, this one not counted.
     pub in_flight: u32,
+    /// That of the snapshot which the states are of, at least 1.
+    pub epoch: u64,
 }
 
 /// A backend for an exchange.
@@ -96,6 +98,8 @@ pub struct Balancer {
     ids: Box<[BackendId]>,
     /// The states that it has prepared for.
     states: Box<[State]>,
+    /// The latest epoch whose states are those; 0 is none.
+    epoch: u64,
     /// The cluster fails open.
     open: bool,
     primaries: Tier,
@@ -154,7 +158,7 @@ impl Tier {
     }
 
     fn pick(&mut self, cluster: &Cluster, core: usize, ask: Ask<'_>) -> Option<usize> {
-        let Ask { tried, key, in_flight } = ask;
+        let Ask { tried, key, in_flight, .. } = ask;
         let weights = &self.weights;
         match (&mut self.algorithm, key) {
             (Algorithm::RoundRobin(a), _) => a.pick(tried),
@@ -190,7 +194,7 @@ impl Balancer {
         let backups = any.then(|| Tier::new(cluster, weights(true), core, random::next(&mut seed)));
         let ids = cluster.backends.iter().map(|b| b.id).collect();
         let balance = cluster.policy.balance.clone();
-        Balancer { core, seed, balance, ids, states, open: false, primaries, backups }
+        Balancer { core, seed, balance, ids, states, epoch: 0, open: false, primaries, backups }
     }
 
     /// Goes on with the cluster of another table: to be called when the table has changed. Keeps its place if algorithm
@@ -199,6 +203,7 @@ impl Balancer {
         let same = self.balance == cluster.policy.balance
             && self.backups.is_some() == cluster.backends.iter().any(|b| b.backup)
             && self.ids.iter().eq(cluster.backends.iter().map(|b| &b.id));
+        self.epoch = 0;
         if same {
             // Who is a backup, or when it fails open, may be another.
             self.prepare(cluster);
@@ -216,9 +221,12 @@ impl Balancer {
         }
         let end = cluster.first_state.checked_add(self.states.len())?;
         let states = states.get(cluster.first_state..end)?;
-        if differ(&self.states, states) {
-            self.states.copy_from_slice(states);
-            self.prepare(cluster);
+        if self.epoch != ask.epoch {
+            self.epoch = ask.epoch;
+            if self.states[..] != *states {
+                self.states.copy_from_slice(states);
+                self.prepare(cluster);
+            }
         }
         let index = match self.primaries.pick(cluster, self.core, ask) {
             Some(index) => index,
@@ -265,26 +273,24 @@ fn load(cluster: &Cluster, index: usize) -> u64 {
     cells.iter().map(|c| u64::from(c.in_flight.load(Relaxed))).sum()
 }
 
-/// Without an early exit, so that it becomes vector code: nearly always all of it has to be compared anyway.
-fn differ(a: &[State], b: &[State]) -> bool {
-    a.iter().zip(b).fold(0, |bits, (a, b)| bits | (a.standing as u32 ^ b.standing as u32) | (a.weight ^ b.weight)) != 0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::route::table::{Hash, HashBy, tests::cluster};
     use proptest::prelude::*;
+    use std::sync::atomic::AtomicU64;
 
     const ALL: [Balance; 4] = [Balance::RoundRobin, Balance::Random, Balance::LeastConn, BY_PATH];
     const BY_PATH: Balance = Balance::Hash(Hash { by: HashBy::Path, bounded_load: 125 });
 
-    fn ask(tried: &Tried) -> Ask<'_> {
-        Ask { tried, key: None, in_flight: 0 }
+    /// As if each pick had a new epoch.
+    fn ask(tried: &Tried, key: Option<u64>) -> Ask<'_> {
+        static EPOCH: AtomicU64 = AtomicU64::new(1);
+        Ask { tried, key, in_flight: 0, epoch: EPOCH.fetch_add(1, Relaxed) }
     }
 
     fn pick(balancer: &mut Balancer, cluster: &Cluster, states: &[State], tried: &Tried) -> Option<usize> {
-        balancer.pick(cluster, states, ask(tried)).map(|p| p.index)
+        balancer.pick(cluster, states, ask(tried, None)).map(|p| p.index)
     }
 
     fn counts(balancer: &mut Balancer, cluster: &Cluster, states: &[State], picks: usize) -> Vec<usize> {
@@ -355,6 +361,26 @@ mod tests {
     }
 
     #[test]
+    fn states_count_from_their_epoch_on() {
+        let two = cluster(0, Balance::RoundRobin, 0, &[1, 1]);
+        let mut balancer = Balancer::new(&two, 0, 1);
+        let none = Tried::default();
+        let mut states = [State::up(1), State::new(Standing::Down, 1)];
+        for epoch in 1..10 {
+            states.reverse();
+            for _ in 0..3 {
+                let pick = balancer.pick(&two, &states, Ask { epoch, ..ask(&none, None) }).unwrap();
+                assert!(states[pick.index].is_up());
+            }
+        }
+        // A refit may be to another table, and looks again.
+        balancer.refit(&two);
+        states.reverse();
+        let pick = balancer.pick(&two, &states, Ask { epoch: 9, ..ask(&none, None) }).unwrap();
+        assert!(states[pick.index].is_up());
+    }
+
+    #[test]
     fn backups_only_when_no_primary_is_left() {
         for balance in ALL {
             let mut cluster = cluster(0, balance, 0, &[1, 1, 1, 1]);
@@ -366,8 +392,8 @@ mod tests {
                 let mut order = Vec::new();
                 let mut tried = Tried::default();
                 loop {
-                    let ask = Ask { tried: &tried, key: keyed, in_flight: 0 };
-                    let Some(pick) = balancer.pick(&cluster, &states, ask) else { break };
+                    let asked = ask(&tried, keyed);
+                    let Some(pick) = balancer.pick(&cluster, &states, asked) else { break };
                     assert!(!pick.fail_open);
                     order.push(pick.index % 2);
                     tried.add(pick.index);
@@ -401,8 +427,9 @@ mod tests {
             let mut picked = vec!['-'; all.len()];
             for key in 0..200 {
                 let key = (key % 2 == 0).then(|| hash_key(&[key]));
-                let ask = Ask { tried: &Tried::default(), key, in_flight: 0 };
-                if let Some(pick) = balancer.pick(&cluster, &states, ask) {
+                let none = Tried::default();
+                let asked = ask(&none, key);
+                if let Some(pick) = balancer.pick(&cluster, &states, asked) {
                     assert_eq!(pick.fail_open, all[pick.index] != 'u');
                     let letter = all[pick.index];
                     picked[pick.index] = if pick.fail_open { letter.to_ascii_uppercase() } else { letter };
@@ -460,8 +487,9 @@ mod tests {
                 let mut loads = [0u32; 2];
                 let mut first = 0;
                 for key in 0..10_000u32 {
-                    let ask = Ask { tried: &Tried::default(), key: Some(hash_key(&key.to_le_bytes())), in_flight: 0 };
-                    let index = balancer.pick(&cluster, &states, ask).unwrap().index;
+                    let none = Tried::default();
+                    let asked = ask(&none, Some(hash_key(&key.to_le_bytes())));
+                    let index = balancer.pick(&cluster, &states, asked).unwrap().index;
                     loads[index] += 1;
                     cluster.backends[index].cells.core(0).in_flight.store(loads[index], Relaxed);
                     first += usize::from(index == 0);
@@ -544,12 +572,12 @@ mod tests {
             // Until nothing is left, each pick tried and so never made again.
             let mut left = (0..backends.len()).filter(|i| states[first + i].is_up() && !tried.has(*i)).count();
             while left > 0 && tried.len < TRIED_MAX as u8 {
-                let i = balancer.pick(&cluster, &states, Ask { tried: &tried, key, in_flight: 3 }).unwrap().index;
+                let i = balancer.pick(&cluster, &states, Ask { in_flight: 3, ..ask(&tried, key) }).unwrap().index;
                 prop_assert!(states[first + i].is_up() && !tried.has(i));
                 tried.add(i);
                 left -= 1;
             }
-            prop_assert_eq!(balancer.pick(&cluster, &states, Ask { tried: &tried, key, in_flight: 3 }).is_some(), left > 0);
+            prop_assert_eq!(balancer.pick(&cluster, &states, Ask { in_flight: 3, ..ask(&tried, key) }).is_some(), left > 0);
         }
     }
 }
