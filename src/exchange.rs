@@ -93,9 +93,9 @@ impl Reason {
         }
     }
 
-    /// Whether the exchange went as it should, as far as Ringway can tell.
-    pub fn is_well(self) -> bool {
-        matches!(self, Reason::Done | Reason::FailOpen | Reason::Own | Reason::Tunnel)
+    /// The exchange ended as it should: nobody failed, refused or gave up.
+    pub fn is_regular(self) -> bool {
+        matches!(self, Reason::Done | Reason::FailOpen | Reason::Tunnel | Reason::Own)
     }
 
     /// The broken rule, where one was.

@@ -138,9 +138,9 @@ pub const PAUSE_SECONDS: u64 = 30;
 /// See [`PAUSE_SECONDS`].
 pub const PAUSE_SECONDS_MAX: u64 = 600;
 /// Lines a core may have queued at the log writer before lines are dropped and counted, in batches of `LOG_BATCH_BYTES`.
-pub const LOG_BATCHES_MAX: usize = 64;
+pub const LOG_BATCHES_MAX: usize = 32;
 /// Bytes of log lines that one core collects before they are handed to the writer.
-pub const LOG_BATCH_BYTES: usize = 32 * 1024;
+pub const LOG_BATCH_BYTES: usize = 64 * 1024;
 /// Seconds between two resolutions of a name.
 pub const RESOLVE_SECONDS: u64 = 30;
 /// Seconds that the start and a reload wait for names; what has not resolved by then has no endpoints until it does.

@@ -10,6 +10,7 @@ use super::place::{self, member};
 use super::value::Refusal;
 use super::words::{Patience, Rate, Size, Token};
 use super::{Address, BackendPlan, ClusterPlan, ControlAccess, Listener, LogTarget, Page, Plan, RoutePlan, Settings};
+use super::{LogFields, LogLines, Share};
 use super::{cross, health, pages, route_key, shape};
 use crate::limits;
 use crate::route::table::{Balance, Hash, HashBy, Policy};
@@ -195,6 +196,11 @@ fn settings(typed: &File, defaults: &Policy, pages: BTreeMap<u16, Page>, directo
             path => LogTarget::File(directory.join(path)),
         },
         log_format: typed.log.format.into(),
+        log_lines: LogLines {
+            fields: LogFields::new(&typed.log.fields),
+            sample: Share::new(typed.log.sample),
+            slow_us: typed.log.slow.map(|slow| slow.0 * 1000),
+        },
         drain_timeout: typed.drain_timeout.0,
         retry_after: typed.retry_after.0,
     }
@@ -291,7 +297,7 @@ fn spelled(policy: &Policy) -> file::Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{HalfClose, Io};
+    use crate::config::{HalfClose, Io, LogField, LogFormat};
     use crate::http::head::Underscores;
     use crate::route::health_policy::*;
     use crate::route::table::OnTimeout;
@@ -406,8 +412,40 @@ mod tests {
         assert_eq!((s.client_head_timeout, s.client_idle_timeout, s.client_half_close), (5, 120, HalfClose::Abort));
         assert_eq!((s.underscores, &s.via, s.drain_timeout, s.retry_after), (Underscores::Reject, &None, 0, 5));
         assert!(matches!(&s.log_target, LogTarget::File(p) if p.ends_with("access.log")));
+        let fields = LogFields::new(&[LogField::Time, LogField::Path, LogField::RequestId]);
+        assert_eq!(s.log_lines, LogLines { fields, sample: Share::new(0.25), slow_us: Some(1_500_000) });
+        assert_eq!(s.log_format, LogFormat::Text);
         assert_eq!(s.pages[&502].content_type, "text/html; charset=utf-8");
         assert_eq!(s.pages[&404].body, b"Nothing here.\n");
+    }
+
+    #[test]
+    fn faults_of_the_log() {
+        let fault = |log: &str| {
+            let faults = with(&format!(r#""log": {log}"#)).unwrap_err();
+            assert_eq!(faults.list.len(), 1, "{faults}");
+            faults.to_string().split_once(": ").map(|(_, rest)| rest.to_owned()).unwrap_or_default()
+        };
+        for (log, said) in [
+            (r#"{"fields": ["time", "durations_us"]}"#, "(did you mean \"duration_us\"?)"),
+            (r#"{"fields": ["duration"]}"#, "$.log.fields[0]: expected one of \"time\", \"client\""),
+            (
+                r#"{"fields": ["time", "path", "time"]}"#,
+                "$.log.fields[2]: the field \"time\" stands twice; the first is",
+            ),
+            (r#"{"fields": []}"#, "$.log.fields: lines without any field (leave the key out for the usual fields)"),
+            (r#"{"fields": "time"}"#, "$.log.fields: expected an array, found a string"),
+            (r#"{"sample": 1.01}"#, "$.log.sample: 1.01 is out of range (0 to 1)"),
+            (r#"{"sample": -0.5}"#, "$.log.sample: -0.5 is out of range (0 to 1)"),
+            (r#"{"sample": "1%"}"#, "$.log.sample: expected a number, found a string"),
+            (r#"{"slow": "0s"}"#, "$.log.slow: everything takes longer than no time at all (write \"1s\")"),
+            (r#"{"slow": 5}"#, "(write \"5s\")"),
+        ] {
+            let fault = fault(log);
+            assert!(fault.contains(said), "{log}: {fault}");
+        }
+        let lines = with(r#""log": {"sample": 1e-3, "slow": null}"#).unwrap().settings.log_lines;
+        assert_eq!(lines, LogLines { sample: Share::new(0.001), ..LogLines::default() });
     }
 
     #[test]

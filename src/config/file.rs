@@ -3,6 +3,7 @@
 //! nowhere else. Only `check` sees these types.
 
 use super::words::*;
+use super::{LogField, LogFields};
 use crate::limits;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -592,11 +593,21 @@ pub struct Log {
     pub access: String,
     /// `json`: one object a line; `text`: words and quoted strings.
     pub format: LogFormatWord,
+    /// The fields of a line, in this order; each at most once.
+    pub fields: Vec<LogField>,
+    /// Share of the exchanges that get a line, picked at random, from 0 to 1. Whatever ended with a status from 500 on or
+    /// otherwise than it should always gets one.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub sample: f64,
+    /// An exchange that took as long always gets a line; `null` is none.
+    #[schemars(with = "Option<Latency>")]
+    pub slow: Option<Latency>,
 }
 
 impl Default for Log {
     fn default() -> Log {
-        Log { access: "off".into(), format: LogFormatWord::default() }
+        let fields = LogFields::default().list().to_vec();
+        Log { access: "off".into(), format: LogFormatWord::default(), fields, sample: 1.0, slow: None }
     }
 }
 

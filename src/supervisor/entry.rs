@@ -81,8 +81,8 @@ impl Health {
         }
     }
 
-    /// As health alone would have it.
-    pub(super) fn published(self) -> Standing {
+    /// As workers would see it if operators said nothing.
+    pub(super) fn observed(self) -> Standing {
         if self.is_up() { Standing::Up } else { Standing::Down }
     }
 

@@ -97,7 +97,7 @@ impl Supervisor {
             return None;
         }
         let why = format!("{bad} bad checks in a row, the latest: {why}");
-        if self.up_count(&cluster) < 2 {
+        if self.up_count(&cluster) < 2 && !self.is_out(id) {
             return self.keep_up(id, why, &cluster, now);
         }
         Some(self.mark(id, Health::Proving { good: 0 }, why, now))
@@ -162,7 +162,27 @@ impl Supervisor {
             self.stand(id, Health::Proving { good: 0 });
         }
         self.subscribe(id, now);
-        self.checks.hasten(&self.probe_key(id), now);
+        if !self.is_in_maintenance(id) {
+            self.checks.hasten(&self.probe_key(id), now);
+        }
+    }
+
+    /// What the cells of an endpoint say until now does not count.
+    pub(super) fn settle(&mut self, id: BackendId, now: u64) {
+        let (cluster, index) = self.place(id);
+        if let Some(entry) = entry_of(self, id) {
+            entry.judge.settle(cluster.backends[index].cells.all(), tick_of(now));
+        }
+    }
+
+    /// Has the endpoints of a backend that are down probed now.
+    pub(super) fn probe_soon(&mut self, cluster: &str, backend: &str, now: u64) -> Vec<Action> {
+        for id in self.endpoint_ids(cluster, backend) {
+            if !self.entries[&id].health.is_up() {
+                self.prove(id, now);
+            }
+        }
+        self.tick(now)
     }
 
     /// Up again, with a clean slate: what the cells say until now does not count. The others of its cluster may be held
@@ -187,6 +207,9 @@ impl Supervisor {
 
     /// Sees to it that an endpoint is probed, if it is to be.
     pub(super) fn subscribe(&mut self, id: BackendId, now: u64) {
+        if self.is_in_maintenance(id) {
+            return;
+        }
         let key = self.probe_key(id);
         let proving = matches!(self.entries[&id].health, Health::Proving { .. });
         if key.2.is_some() || proving {

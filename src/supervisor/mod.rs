@@ -330,8 +330,8 @@ impl Supervisor {
         match &self.drain {
             Some(drain) => drain.deadline(),
             None => {
-                let health = self.due.first().map(|(at, _)| *at);
-                [health, self.checks.deadline(), self.admin.next_deadline()].into_iter().flatten().min()
+                let due = self.due.first().map(|(at, _)| *at);
+                due.into_iter().chain(self.checks.deadline()).chain(self.admin.next_deadline()).min()
             }
         }
     }
@@ -348,9 +348,10 @@ impl Supervisor {
                 let entry = &self.entries[&backend.id];
                 assert_eq!((entry.cluster, entry.index), (at, index), "an entry knows its place");
                 let state = self.states[cluster.first_state + index];
-                assert_eq!(state, self.state_of(cluster, backend), "states follow from their layers");
+                assert_eq!(state, self.state_of(backend.id), "states follow from their layers");
                 assert!(state.weight > 0, "whatever may be picked has a weight");
-                let probed = cluster.policy.health.check.is_some() || matches!(entry.health, Health::Proving { .. });
+                let wanted = cluster.policy.health.check.is_some() || matches!(entry.health, Health::Proving { .. });
+                let probed = wanted && !self.is_in_maintenance(backend.id);
                 assert_eq!(
                     self.checks.serves(&self.probe_key(backend.id), backend.id),
                     probed,
@@ -369,8 +370,8 @@ impl Supervisor {
         self.identities = composed.identities;
         let before = std::mem::replace(&mut self.table, composed.table);
         self.settings = composed.settings;
-        let mut old = std::mem::take(&mut self.entries);
         self.install_admin();
+        let mut old = std::mem::take(&mut self.entries);
         let table = self.table.clone();
         for (at, cluster) in table.clusters().iter().enumerate() {
             for (index, backend) in cluster.backends.iter().enumerate() {
@@ -380,7 +381,6 @@ impl Supervisor {
                 }
                 (entry.cluster, entry.index) = (at, index);
                 self.entries.insert(backend.id, entry);
-                self.states.push(self.state_of(cluster, backend));
             }
         }
         let all = || table.clusters().iter().flat_map(|c| c.backends.iter().map(move |b| (c, b)));
@@ -388,13 +388,81 @@ impl Supervisor {
         self.due = self.entries.iter().filter_map(|(id, e)| e.health.due_ms().map(|at| (at, *id))).collect();
         let mut notes = Vec::new();
         for cluster in table.clusters() {
-            notes.extend(self.keep_one_up(cluster, "the others of its cluster were removed", now));
+            notes.extend(self.keep_one_up(cluster, "the others of its cluster were removed", (self.epoch, now)));
         }
-        self.checks.unsubscribe_all();
-        all().for_each(|(_, backend)| self.subscribe(backend.id, now));
-        self.checks.sweep();
+        self.subscribe_all(now);
         self.invariants();
         notes
+    }
+
+    /// Has everyone probed who is to be, and nobody else.
+    fn subscribe_all(&mut self, now: u64) {
+        self.checks.unsubscribe_all();
+        let table = self.table.clone();
+        table.clusters().iter().flat_map(|c| &c.backends).for_each(|b| self.subscribe(b.id, now));
+        self.checks.sweep();
+    }
+
+    /// What is published of an endpoint, put together here and nowhere else: the operator's word goes before observed
+    /// health, and the operator's weight before that of the config.
+    fn state_of(&self, id: BackendId) -> State {
+        let (cluster, index) = self.place(id);
+        let (backend, health) = (&cluster.backends[index], self.entries[&id].health);
+        let standing = self.admin.standing(&cluster.name, &backend.name).unwrap_or(health.observed());
+        let weight = self.admin.weight(&cluster.name, &backend.name).unwrap_or(backend.weight);
+        let state = State::new(standing, weight);
+        match health {
+            Health::Up { ramp: Some(ramp), .. } => {
+                let share = u64::from(state.weight) * u64::from(ramp.step) / u64::from(SLOW_START_STEPS);
+                State { weight: (share as u32).max(1), ..state }
+            }
+            _ => state,
+        }
+    }
+
+    /// Brings the published state of an endpoint in line with its layers.
+    fn refresh(&mut self, id: BackendId) {
+        let entry = &self.entries[&id];
+        let at = self.table.clusters()[entry.cluster].first_state + entry.index;
+        self.states[at] = self.state_of(id);
+    }
+
+    /// How an operator has put it out, if so.
+    fn put_out(&self, id: BackendId) -> Option<health::Standing> {
+        let (cluster, index) = self.place(id);
+        self.admin.standing(&cluster.name, &cluster.backends[index].name)
+    }
+
+    fn is_out(&self, id: BackendId) -> bool {
+        self.put_out(id).is_some()
+    }
+
+    fn is_in_maintenance(&self, id: BackendId) -> bool {
+        self.put_out(id) == Some(health::Standing::Maint)
+    }
+
+    /// Of those that operators let serve one is up, whatever happens: a bad backend is better than none. Brings up the one
+    /// that is nearest to its next probe, from this epoch on.
+    fn keep_one_up(&mut self, cluster: &Cluster, why: &str, (epoch, now): (u64, u64)) -> Option<Note> {
+        if self.up_count(cluster) > 0 {
+            return None;
+        }
+        let serving = cluster.backends.iter().filter(|b| !self.is_out(b.id));
+        let first = serving.min_by_key(|b| self.entries[&b.id].health.due_ms())?.id;
+        Some(self.bring_up(first, why.to_owned(), (epoch, now), None))
+    }
+
+    /// The one place where an endpoint's health changes, and with it state and due time.
+    fn stand(&mut self, id: BackendId, health: Health) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let was = std::mem::replace(&mut entry.health, health);
+        self.refresh(id);
+        if let Some(at) = was.due_ms() {
+            self.due.remove(&(at, id));
+        }
+        if let Some(at) = health.due_ms() {
+            self.due.insert((at, id));
+        }
     }
 
     fn publish(&mut self) -> Action {

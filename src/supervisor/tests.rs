@@ -65,6 +65,7 @@ fn settings() -> Settings {
         pages: BTreeMap::new(),
         log_target: LogTarget::Off,
         log_format: LogFormat::Json,
+        log_lines: Default::default(),
         drain_timeout: 10,
         retry_after: 5,
     }

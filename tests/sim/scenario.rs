@@ -151,6 +151,7 @@ pub fn settings(dice: &mut Dice, front: &[Endpoint]) -> Settings {
         pages: Default::default(),
         log_target: if dice.once_in(4) { LogTarget::Off } else { LogTarget::Stdout },
         log_format: LogFormat::Json,
+        log_lines: Default::default(),
         drain_timeout: 10,
         retry_after: 5,
         pooled_per_worker: 1000,
