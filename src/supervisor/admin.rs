@@ -363,7 +363,7 @@ impl Supervisor {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{begin, fail, good, id, plan, probes, reload, standings, state, two};
+    use super::super::tests::{begin, fail, id, plan, reload, standings, state, two};
     use super::*;
     use crate::limits::WEIGHT_ONE;
     use crate::route::health::Standing::{Down, Drain, Maint, Up};

@@ -1,8 +1,7 @@
 //! What reports and probes mean for an endpoint: who is marked, who comes back.
 
 use super::checks::Key;
-use super::entry::{Entry, Health, Ramp};
-use super::{Action, Note, ProbeId, Supervisor, What, tick_of};
+use super::{Action, Entry, Health, Note, ProbeId, Ramp, Supervisor, What, tick_of};
 use crate::route::BackendId;
 use crate::route::table::Cluster;
 use std::sync::atomic::Ordering::SeqCst;
@@ -68,8 +67,10 @@ impl Supervisor {
                     self.stand(id, Health::Proving { good: good + 1 });
                     return None;
                 }
+                // Published behind this.
+                let epoch = self.epoch + 1;
                 let ramp = Ramp::begin(policy.slow_start, now);
-                Some(self.bring_up(id, format!("a probe was answered: {found}"), now, ramp))
+                Some(self.bring_up(id, format!("a probe was answered: {found}"), (epoch, now), ramp))
             }
             (Health::Proving { good }, Err(why)) => {
                 let (cluster, _) = self.place(id);
@@ -92,8 +93,7 @@ impl Supervisor {
         self.stand(id, Health::Up { bad, ramp });
         let (cluster, _) = self.place(id);
         let fall = cluster.policy.health.check?.fall;
-        // What operators have put out is not marked as well.
-        if bad < fall || self.is_out(id) {
+        if bad < fall {
             return None;
         }
         let why = format!("{bad} bad checks in a row, the latest: {why}");
@@ -149,18 +149,9 @@ impl Supervisor {
         Some(self.note(id, What::KeptUp, why))
     }
 
-    /// Left alone for as long again, without having failed.
-    pub(super) fn hold_on(&mut self, id: BackendId, now: u64) {
-        let (cluster, _) = self.place(id);
-        let until_ms = now + u64::from(cluster.policy.health.hold_down) * 1000;
-        self.stand(id, Health::Held { until_ms });
-    }
-
-    /// The hold-down is over: probes decide, the first one now.
+    /// The hold-down is over: probes decide.
     pub(super) fn prove(&mut self, id: BackendId, now: u64) {
-        if !matches!(self.entries[&id].health, Health::Proving { .. }) {
-            self.stand(id, Health::Proving { good: 0 });
-        }
+        self.stand(id, Health::Proving { good: 0 });
         self.subscribe(id, now);
         if !self.is_in_maintenance(id) {
             self.checks.hasten(&self.probe_key(id), now);
@@ -185,13 +176,17 @@ impl Supervisor {
         self.tick(now)
     }
 
-    /// Up again, with a clean slate: what the cells say until now does not count. The others of its cluster may be held
-    /// down from here on.
-    pub(super) fn bring_up(&mut self, id: BackendId, why: String, now: u64, ramp: Option<Ramp>) -> Note {
+    /// Up again from this epoch on, with a clean slate: what the cells say until now does not count. The others of its
+    /// cluster may be held down from here on.
+    pub(super) fn bring_up(
+        &mut self,
+        id: BackendId,
+        why: String,
+        (epoch, now): (u64, u64),
+        ramp: Option<Ramp>,
+    ) -> Note {
         self.stand(id, Health::Up { bad: 0, ramp });
         let (cluster, index) = self.place(id);
-        // A request of before the mark was sent by an earlier epoch.
-        let epoch = self.epoch;
         if let Some(entry) = entry_of(self, id) {
             entry.judge.settle_well(cluster.backends[index].cells.all(), epoch, tick_of(now));
             entry.hold.recovered(now);

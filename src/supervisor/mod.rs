@@ -23,7 +23,6 @@ mod drain;
 mod entry;
 mod hold_down;
 mod judging;
-mod layers;
 #[cfg(test)]
 mod simulation;
 mod status;
@@ -37,9 +36,9 @@ pub use status::{BackendStatus, ClusterStatus, Status, Unresolved};
 
 use crate::config::command::Level;
 use crate::config::{Listener, ListenerId, Plan, Settings};
-use crate::limits::TICK_MS;
+use crate::limits::{SLOW_START_STEPS, TICK_MS};
 use crate::publish::Snapshot;
-use crate::route::health::State;
+use crate::route::health::{self, State};
 use crate::route::health_policy::ProbeSpec;
 use crate::route::table::{Backend, Cluster, RouteTable};
 use crate::route::{BackendId, ClusterId, Endpoint};
@@ -47,7 +46,7 @@ use admin::Admin;
 use checks::{Checks, Due};
 use compose::{Composed, Identities};
 use drain::Drain;
-use entry::{Entry, Health};
+use entry::{Entry, Health, Ramp};
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -308,8 +307,6 @@ impl Supervisor {
                     stepped = true;
                     self.stand(id, Health::Up { bad, ramp: ramp.and_then(|ramp| ramp.next(now)) });
                 }
-                // Nobody is probed while an operator has put it out.
-                Health::Held { .. } if self.is_out(id) => self.hold_on(id, now),
                 Health::Held { .. } | Health::Proving { .. } => self.prove(id, now),
             }
         }
@@ -383,8 +380,8 @@ impl Supervisor {
                 self.entries.insert(backend.id, entry);
             }
         }
-        let all = || table.clusters().iter().flat_map(|c| c.backends.iter().map(move |b| (c, b)));
-        self.states = all().map(|(cluster, backend)| self.state_of(cluster, backend)).collect();
+        let ids = || table.clusters().iter().flat_map(|c| &c.backends).map(|b| b.id);
+        self.states = ids().map(|id| self.state_of(id)).collect();
         self.due = self.entries.iter().filter_map(|(id, e)| e.health.due_ms().map(|at| (at, *id))).collect();
         let mut notes = Vec::new();
         for cluster in table.clusters() {
@@ -474,6 +471,11 @@ impl Supervisor {
     fn place(&self, id: BackendId) -> (Arc<Cluster>, usize) {
         let entry = &self.entries[&id];
         (self.table.clusters()[entry.cluster].clone(), entry.index)
+    }
+
+    fn up_count(&self, cluster: &Cluster) -> usize {
+        let states = &self.states[cluster.first_state..cluster.first_state + cluster.backends.len()];
+        states.iter().filter(|s| s.is_up()).count()
     }
 
     fn note(&self, id: BackendId, what: What, why: String) -> Note {

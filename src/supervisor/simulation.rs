@@ -4,7 +4,6 @@
 use super::tests::{CORES, plan};
 use super::*;
 use crate::limits::PROBE_LOST_MS;
-use crate::route::health::Standing;
 use crate::route::health_policy::{Check, FailureRate, HealthPolicy, ProbeRequest};
 use crate::route::table::OnTimeout;
 use std::collections::BTreeMap;
@@ -108,13 +107,13 @@ impl Model {
         self.present = present;
     }
 
-    fn flipped(&mut self, id: BackendId, state: Standing, reload: bool, now: u64) {
+    fn flipped(&mut self, id: BackendId, state: health::Standing, reload: bool, now: u64) {
         let told = self.verdict.as_ref().filter(|(key, _)| *key == self.key(id)).map(|(_, good)| *good);
         let (policy, _) = self.policy(id);
         let (rise, fall) = policy.check.map_or((1, u32::MAX), |c| (c.rise, c.fall));
         let (_, good, bad) = self.history.get(&self.key(id)).copied().unwrap_or_default();
         match (self.down.contains_key(&id), state) {
-            (false, Standing::Down) => {
+            (false, health::Standing::Down) => {
                 assert!(!reload, "a reload marks nothing");
                 if self.verdict.is_some() {
                     assert!(told == Some(false) && bad >= fall, "marked by so many bad checks: {bad}");
@@ -123,7 +122,7 @@ impl Model {
                 self.down.insert(id, now);
                 self.flips += 1;
             }
-            (true, Standing::Up) => {
+            (true, health::Standing::Up) => {
                 assert!(reload || (told == Some(true) && good >= rise), "up again after so many good probes: {good}");
                 self.down.remove(&id);
                 if !reload {
@@ -292,8 +291,8 @@ fn traffic(supervisor: &mut Supervisor, dice: &mut Dice, now: u64) -> Vec<Action
 
 fn run(seed: u64) -> Model {
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    let mut model = Model::default();
-    model.policies = NAMES.into_iter().map(|name| (name, random_health(&mut dice))).collect();
+    let policies = NAMES.into_iter().map(|name| (name, random_health(&mut dice))).collect();
+    let mut model = Model { policies, ..Model::default() };
     let first = random_plan(&mut model.policies, &mut dice);
     let mut supervisor = Supervisor::new(first, CORES, Resolutions::default()).unwrap();
     model.published(&supervisor.snapshot(), true, 0);

@@ -93,7 +93,7 @@ pub(super) fn reload(s: &mut Supervisor, plan: Plan, now: u64) -> Committed {
     s.commit(prepared, now)
 }
 
-pub(super) fn standings(snapshot: &Snapshot) -> Vec<crate::route::health::Standing> {
+pub(super) fn standings(snapshot: &Snapshot) -> Vec<health::Standing> {
     snapshot.states.iter().map(|s| s.standing).collect()
 }
 
@@ -123,7 +123,7 @@ fn noted(actions: &[Action]) -> Vec<(What, &str)> {
 }
 
 /// The probes among the actions.
-pub(super) fn probes(actions: &[Action]) -> Vec<(ProbeId, String)> {
+fn probes(actions: &[Action]) -> Vec<(ProbeId, String)> {
     let probe = |a: &Action| if let Action::Probe(p) = a { Some((p.id, p.endpoint.to_string())) } else { None };
     actions.iter().filter_map(probe).collect()
 }
@@ -142,7 +142,7 @@ fn until_probe(s: &mut Supervisor, mut now: u64) -> (u64, ProbeId) {
     panic!("never probed");
 }
 
-pub(super) fn good() -> Result<String, String> {
+fn good() -> Result<String, String> {
     Ok("status 200".to_owned())
 }
 
@@ -361,7 +361,8 @@ fn a_share_of_failures_marks() {
         s.tick(second * 1000);
         cell.statuses[1].fetch_add(10, Relaxed);
         let bad = if second < 10 { 1 } else { 3 };
-        (cell.resets.fetch_add(bad, Relaxed), cell.failures_in_row.store(1, Relaxed));
+        cell.resets.fetch_add(bad, Relaxed);
+        cell.failures_in_row.store(1, Relaxed);
         cell.head_tick.store(second as u32 + 1, Relaxed);
         let actions = s.look(a, second * 1000 + 500);
         let marked = noted(&actions);
