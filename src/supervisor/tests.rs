@@ -363,7 +363,8 @@ fn a_share_of_failures_marks() {
         s.tick(second * 1000);
         cell.statuses[1].fetch_add(10, Relaxed);
         let bad = if second < 10 { 1 } else { 3 };
-        (cell.resets.fetch_add(bad, Relaxed), cell.failures_in_row.store(1, Relaxed));
+        cell.resets.fetch_add(bad, Relaxed);
+        cell.failures_in_row.store(1, Relaxed);
         cell.head_tick.store(second as u32 + 1, Relaxed);
         let actions = s.look(a, second * 1000 + 500);
         let marked = noted(&actions);

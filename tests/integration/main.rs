@@ -33,6 +33,8 @@ mod failure;
 
 mod health;
 
+mod checks;
+
 mod timeouts;
 
 mod close;
