@@ -17,6 +17,7 @@ pub mod exchange;
 
 pub mod publish;
 pub mod supervisor;
+mod sync;
 
 pub mod access_log;
 pub mod control;
