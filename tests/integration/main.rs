@@ -34,6 +34,8 @@ mod health;
 
 mod timeouts;
 
+mod asleep;
+
 mod close;
 
 mod abort;
@@ -45,6 +47,8 @@ mod drain;
 mod log;
 
 mod limits;
+
+mod death;
 
 mod cli;
 
