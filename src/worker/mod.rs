@@ -26,7 +26,7 @@ pub use start::Start;
 use crate::access_log::Queue;
 use crate::config::ListenerId;
 use crate::event::{CoreStats, FromWorker, ToWorker};
-use crate::publish::{Publisher, Snapshot};
+use crate::publish::{Publisher, Reader, Snapshot, View};
 use buffers::Pool;
 use clusters::{Clusters, add};
 use crossbeam_channel::{Receiver, Sender};
@@ -107,16 +107,6 @@ pub struct Links {
     pub log: Queue,
 }
 
-/// A core's own hold on the snapshot: counted without touching the count that all cores share.
-struct View(Arc<Snapshot>);
-
-impl std::ops::Deref for View {
-    type Target = Snapshot;
-    fn deref(&self) -> &Snapshot {
-        &self.0
-    }
-}
-
 #[derive(Clone, Copy)]
 struct Drain {
     idle_until: u32,
@@ -127,13 +117,12 @@ struct Drain {
 pub struct Core<N: Net> {
     net: N,
     index: usize,
-    publisher: Arc<Publisher>,
+    reader: Reader,
     inbox: Receiver<ToWorker>,
     outbox: Sender<FromWorker>,
     ring_control: Arc<dyn Fn() + Send + Sync>,
     stats: Arc<CoreStats>,
     log: RefCell<Queue>,
-    view: RefCell<Rc<View>>,
     buffers: Rc<Pool>,
     slots: Rc<Slots>,
     idle: Rc<IdleRoom>,
@@ -237,8 +226,7 @@ impl<N: Net> Core<N> {
     fn new(net: N, links: Links) -> Core<N> {
         let core = Core {
             index: links.core,
-            view: RefCell::new(Rc::new(View(links.publisher.current()))),
-            publisher: links.publisher,
+            reader: Reader::new(links.publisher),
             inbox: links.inbox,
             outbox: links.outbox,
             ring_control: links.ring_control,
@@ -269,22 +257,17 @@ impl<N: Net> Core<N> {
 
     /// The snapshot to go by. Not to be held across an await: control waits for old ones to come back.
     fn view(&self) -> Rc<View> {
-        self.view.borrow().clone()
+        self.reader.view()
     }
 
     fn look_at_snapshot(&self) {
-        if self.publisher.epoch() == self.view().epoch && self.stats.epoch.load(Ordering::Relaxed) != 0 {
-            return;
+        if self.reader.is_behind() {
+            // Nothing is picked between this moment and the look.
+            self.stats.epoch_at_us.store(self.net.now_us(), Ordering::Relaxed);
         }
-        let next = self.publisher.current();
-        let epoch = next.epoch;
-        let old = self.view.replace(Rc::new(View(next)));
-        // Nobody holds a view across an await, so this is the only one; control frees what is behind it.
-        if let Ok(View(old)) = Rc::try_unwrap(old) {
+        if let Some(old) = self.reader.look(&self.stats.epoch) {
             self.retired.borrow_mut().push(old);
         }
-        self.stats.epoch_at_us.store(self.net.now_us(), Ordering::Relaxed);
-        self.stats.epoch.store(epoch, Ordering::Release);
         self.retire();
     }
 
@@ -422,7 +405,7 @@ impl<N: Net> Core<N> {
 
     /// Whether health checks are told that traffic is welcome.
     fn is_ready(&self) -> bool {
-        self.publisher.is_ready() && !self.is_draining()
+        self.reader.publisher().is_ready() && !self.is_draining()
     }
 
     /// Nothing is accepted any more, and nobody is left of those who were.

@@ -37,6 +37,8 @@ mod checks;
 
 mod timeouts;
 
+mod asleep;
+
 mod close;
 
 mod abort;
@@ -52,6 +54,8 @@ mod phases;
 mod limits;
 
 mod metrics;
+
+mod death;
 
 mod cli;
 
