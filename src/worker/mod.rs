@@ -12,9 +12,11 @@ mod clusters;
 mod deadlines;
 mod idle;
 pub mod net;
+mod pipes;
 mod pool;
 mod relay;
 mod session;
+mod splice;
 pub mod start;
 
 pub use start::Start;
@@ -31,6 +33,7 @@ use idle::IdleRoom;
 use net::Net;
 use net::driver::Choice;
 use net::os::{Bell, Os};
+use pipes::Pipes;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io::Write;
@@ -123,6 +126,7 @@ pub struct Core<N: Net> {
     log: RefCell<Queue>,
     view: RefCell<Rc<View>>,
     buffers: Rc<Pool>,
+    pipes: Pipes,
     slots: Rc<Slots>,
     idle: Rc<IdleRoom>,
     clusters: Clusters<N::Stream>,
@@ -229,6 +233,7 @@ impl<N: Net> Core<N> {
             stats: links.stats,
             log: RefCell::new(links.log),
             buffers: Rc::default(),
+            pipes: Pipes::default(),
             slots: Rc::default(),
             idle: Rc::default(),
             clusters: Clusters::default(),
@@ -284,6 +289,7 @@ impl<N: Net> Core<N> {
         self.idle.tick(&self.net, now);
         let pooled = self.clusters.tick(&self.net, now);
         self.buffers.trim();
+        self.pipes.trim();
         if let Some(drain) = self.drain.get() {
             if now >= drain.idle_until {
                 self.idle.end_all(&self.net);
