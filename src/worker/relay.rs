@@ -336,6 +336,23 @@ pub(super) async fn deliver<N: Net, C: Stream>(
     let mut copies = false;
     let pace = Pace { dir: Dir::Down, aim: Aim::ClientSend, seconds: flow.client_timeout };
     let cut = loop {
+        if encoding == Encoding::Plain
+            && !copies
+            && let Some(mut pipe) = splice::pipe_for(core, backend, turn.stream, &body)
+        {
+            let spliced = splice::down(turn, backend, flow, (buf, &mut body, bytes), &mut pipe).await;
+            core.pipes.put(pipe);
+            match spliced {
+                Spliced::Whole => {
+                    slot.disarm(Dir::Down);
+                    return Delivered::Whole { clean: true };
+                }
+                Spliced::Refused => copies = true,
+                Spliced::SourceEnded(_) => return Delivered::Cut(cut_by_backend(slot, flow)),
+                Spliced::SinkEnded(_) => return Delivered::Cut(Reason::ClientAbort),
+            }
+            buf = core.buffers.take(Class::Small);
+        }
         let before = buf.len();
         let mut sent;
         (sent, buf) = send_all(turn.stream, slot, pace, buf).await;
@@ -355,24 +372,6 @@ pub(super) async fn deliver<N: Net, C: Stream>(
             core.buffers.put(buf);
             slot.disarm(Dir::Down);
             return Delivered::Whole { clean };
-        }
-        if encoding == Encoding::Plain
-            && !copies
-            && let Some(mut pipe) = splice::pipe_for(core, backend, turn.stream, &body)
-        {
-            core.buffers.put(buf);
-            let spliced = splice::down(turn, backend, flow, (&mut body, bytes), &mut pipe).await;
-            core.pipes.put(pipe);
-            match spliced {
-                Spliced::Whole => {
-                    slot.disarm(Dir::Down);
-                    return Delivered::Whole { clean: true };
-                }
-                Spliced::Refused => copies = true,
-                Spliced::SourceEnded(_) => return Delivered::Cut(cut_by_backend(slot, flow)),
-                Spliced::SinkEnded(_) => return Delivered::Cut(Reason::ClientAbort),
-            }
-            buf = core.buffers.take(Class::Small);
         }
         buf = next_buffer(core, buf, &body, was_full);
         slot.arm(Dir::Down, Aim::Backend, flow.body_timeout);

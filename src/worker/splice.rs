@@ -6,10 +6,11 @@
 
 use super::Core;
 use super::attempt::Flow;
+use super::buffers::Buf;
 use super::deadlines::{Aim, Dir, SlotGuard};
 use super::net::pipe::Pipe;
 use super::net::{Net, Stream};
-use super::relay::{Pace, fair};
+use super::relay::{Pace, fair, send_all};
 use super::session::Turn;
 use crate::http::body::Body;
 use std::io;
@@ -91,17 +92,36 @@ pub(super) async fn up<N: Net, C: Stream>(
     Spliced::Whole
 }
 
-/// Splices the rest of a response body.
+/// Splices the rest of a response body. `lead` is what goes before it, copied.
 pub(super) async fn down<N: Net, C: Stream>(
     turn: &Turn<'_, N, C>,
     backend: &N::Stream,
     flow: &Flow<'_>,
-    (body, bytes): (&mut Body, &mut u64),
+    (mut lead, body, bytes): (Buf, &mut Body, &mut u64),
     pipe: &mut Pipe,
 ) -> Spliced {
     let (core, slot) = (turn.core, turn.slot);
     let pace = Pace { dir: Dir::Down, aim: Aim::ClientSend, seconds: flow.client_timeout };
     let mut turn_bytes = 0;
+    // What is here already goes out in one piece with the lead: sent by itself, that would wake the client once more.
+    lead.consume(pipe.write(lead.filled()));
+    if lead.is_empty()
+        && let Some(rest @ 1..) = body.remaining()
+        && let Ok(n) = backend.fill(pipe, rest).await
+    {
+        // An end or an error shows again below.
+        body.pass(n as u64);
+    }
+    let mut sent = pour_all(core, turn.stream, (slot, pace), pipe, bytes).await;
+    if sent.is_ok() {
+        let before = lead.len();
+        (sent, lead) = send_all(turn.stream, slot, pace, lead).await;
+        *bytes += (before - lead.len()) as u64;
+    }
+    core.buffers.put(lead);
+    if let Err(error) = sent {
+        return Spliced::SinkEnded(error);
+    }
     while let Some(rest @ 1..) = body.remaining() {
         slot.arm(Dir::Down, Aim::Backend, flow.body_timeout);
         let n = match backend.fill(pipe, rest).await {

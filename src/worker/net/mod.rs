@@ -79,11 +79,11 @@ pub trait Stream: 'static {
     fn splice_from(&self) -> Option<u64> {
         None
     }
-    /// Moves up to `most` (at least 1) received bytes into an empty pipe, waiting until there are some. `Ok(0)` is the end of
-    /// the stream. Counts as a `recv`.
+    /// Moves up to `most` (at least 1) received bytes into a pipe. `Ok(0)` is the end of the stream. If the pipe is empty
+    /// this waits until there are some; if it is not, they are for those that are here already. Counts as a `recv`.
     ///
     /// # Errors
-    /// `WouldBlock`: nothing was moved, and bytes may wait that only a `recv` can take.
+    /// `WouldBlock`: nothing was moved; into an empty pipe, bytes may wait that only a `recv` can take.
     async fn fill(&self, _pipe: &mut Pipe, _most: u64) -> io::Result<usize> {
         Err(io::ErrorKind::WouldBlock.into())
     }

@@ -121,10 +121,11 @@ impl Driven {
     }
 
     // Tries before it waits, as a body's bytes mostly are there. It waits once: a socket that is readable and still gives
-    // nothing has bytes that are not spliced (TCP urgent data), and would be readable for ever.
+    // nothing has bytes that are not spliced (TCP urgent data), and would be readable for ever. And it waits for an empty
+    // pipe alone: any other may be full.
     async fn fill(&self, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
         match pipe.fill_from(self.fd(), most) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && pipe.is_empty() => {}
             result => return result,
         }
         self.readable().await?;
