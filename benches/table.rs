@@ -5,6 +5,7 @@
 
 use criterion::Criterion;
 use ringway::route::ClusterId;
+use ringway::route::counts::ClusterEnds;
 use ringway::route::table::{Cluster, NewRoute, Policy, RouteTable};
 use ringway::route::waits::Waits;
 use std::hint::black_box;
@@ -12,8 +13,15 @@ use std::sync::Arc;
 
 fn cluster() -> Arc<Cluster> {
     let policy = Policy::default();
-    let waits = Arc::new(Waits::new(1));
-    Arc::new(Cluster { id: ClusterId(0), name: "c".into(), backends: Vec::new(), first_state: 0, policy, waits })
+    Arc::new(Cluster {
+        id: ClusterId(0),
+        name: "c".into(),
+        backends: Vec::new(),
+        first_state: 0,
+        policy,
+        waits: Arc::new(Waits::new(1)),
+        ends: Arc::new(ClusterEnds::new(1)),
+    })
 }
 
 fn table(routes: impl Iterator<Item = (String, String)>) -> RouteTable {

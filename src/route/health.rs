@@ -1,6 +1,7 @@
 //! What is known of one endpoint: the published state, and the cells in which each core counts. What the cells mean is
 //! `judge`'s to say.
 
+use super::histogram::Histogram;
 use super::permits::Permits;
 use crate::limits::WEIGHT_ONE;
 use std::sync::OnceLock;
@@ -50,6 +51,16 @@ impl State {
     }
 }
 
+/// The names of all states, at [`State::index`].
+pub const STATES: [&str; 4] = ["up", "down", "drain", "maint"];
+
+impl State {
+    /// Its place in [`STATES`].
+    pub fn index(self) -> usize {
+        self.standing as usize
+    }
+}
+
 /// What one core counts about one endpoint. One writer (the core), read by control: relaxed loads and stores only.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -88,6 +99,10 @@ pub struct CoreCell {
     pub retries: AtomicU64,
     /// Requests sent although it was not up, since its cluster fails open.
     pub fail_open: AtomicU64,
+    /// Time from the begin of an attempt (before it connects) to its final response head.
+    pub latency: Histogram,
+    /// Pooled connections at the latest tick.
+    pub pooled: AtomicU32,
 }
 
 /// The cells of one endpoint, one per core; made at first use, kept over reloads.
@@ -97,12 +112,14 @@ pub struct Cells {
     cells: OnceLock<Box<[CoreCell]>>,
     /// Who may have an exchange with it, where that is limited.
     pub permits: Permits,
+    /// Changes of the published state, by the state that it came to. Control alone writes and reads them.
+    pub flips: [AtomicU64; STATES.len()],
 }
 
 impl Cells {
     /// For this many cores; allocates nothing yet.
     pub fn new(cores: usize) -> Cells {
-        Cells { cores, cells: OnceLock::new(), permits: Permits::default() }
+        Cells { cores, cells: OnceLock::new(), permits: Permits::default(), flips: Default::default() }
     }
 
     /// For how many cores.

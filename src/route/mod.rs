@@ -1,11 +1,14 @@
 //! Names to backends, as pure data and functions: the table (`table`), the choice of a backend (`balance`), what a
-//! backend's state means (`health`), and how many exchanges it may have at once (`permits`, `waits`). Knows nothing of HTTP
+//! backend's state means (`health`) and how many exchanges it may have at once (`permits`); and the cells in which cores
+//! count (`counts`, `waits`, `histogram`). Knows nothing of HTTP
 //! messages.
 
 pub mod balance;
+pub mod counts;
 mod failure_rate;
 pub mod health;
 pub mod health_policy;
+pub mod histogram;
 pub mod host;
 pub mod judge;
 mod paths;

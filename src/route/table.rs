@@ -1,5 +1,6 @@
 //! The route table: host, then path, to a cluster (docs/CONFIG.md, "routes").
 
+use super::counts::ClusterEnds;
 use super::health::Cells;
 use super::health_policy::HealthPolicy;
 use super::host::{self, Pattern};
@@ -156,6 +157,8 @@ pub struct Cluster {
     pub policy: Policy,
     /// Its waiting requests as the cores count them, kept over reloads.
     pub waits: Arc<Waits>,
+    /// How its exchanges ended, kept over reloads.
+    pub ends: Arc<ClusterEnds>,
 }
 
 /// One route as configured.
@@ -372,6 +375,7 @@ pub(crate) mod tests {
             first_state,
             policy: policy(balance),
             waits: Arc::new(Waits::new(2)),
+            ends: Arc::new(ClusterEnds::new(2)),
         }
     }
 

@@ -15,11 +15,14 @@ mod deadlines;
 mod idle;
 mod log;
 pub mod net;
+mod pipes;
 mod pool;
+mod pulse;
 mod queue;
 mod relay;
 mod search;
 mod session;
+mod splice;
 pub mod start;
 
 pub use start::Start;
@@ -27,7 +30,7 @@ pub use start::Start;
 use crate::access_log::Queue;
 use crate::config::ListenerId;
 use crate::event::{CoreStats, FromWorker, ToWorker};
-use crate::publish::{Publisher, Snapshot};
+use crate::publish::{Publisher, Reader, Snapshot, View};
 use buffers::Pool;
 use clusters::{Clusters, add};
 use crossbeam_channel::{Receiver, Sender};
@@ -36,6 +39,8 @@ use idle::IdleRoom;
 use net::Net;
 use net::driver::Choice;
 use net::os::{Bell, Os};
+use pipes::Pipes;
+use pulse::Pulse;
 use queue::Queues;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -110,16 +115,6 @@ pub struct Links {
     pub log: Queue,
 }
 
-/// A core's own hold on the snapshot: counted without touching the count that all cores share.
-struct View(Arc<Snapshot>);
-
-impl std::ops::Deref for View {
-    type Target = Snapshot;
-    fn deref(&self) -> &Snapshot {
-        &self.0
-    }
-}
-
 #[derive(Clone, Copy)]
 struct Drain {
     idle_until: u32,
@@ -130,14 +125,14 @@ struct Drain {
 pub struct Core<N: Net> {
     net: N,
     index: usize,
-    publisher: Arc<Publisher>,
+    reader: Reader,
     inbox: Receiver<ToWorker>,
     outbox: Sender<FromWorker>,
     ring_control: Arc<dyn Fn() + Send + Sync>,
     stats: Arc<CoreStats>,
     log: RefCell<Queue>,
-    view: RefCell<Rc<View>>,
     buffers: Rc<Pool>,
+    pipes: Pipes,
     slots: Rc<Slots>,
     idle: Rc<IdleRoom>,
     clusters: Clusters<N::Stream>,
@@ -150,6 +145,7 @@ pub struct Core<N: Net> {
     drain: Cell<Option<Drain>>,
     cut: Cell<u32>,
     random: Cell<u64>,
+    pulse: Pulse,
     date: Cell<[u8; 29]>,
     unix_seconds: Cell<u64>,
     /// Counts connections that have ended.
@@ -242,14 +238,14 @@ impl<N: Net> Core<N> {
     fn new(net: N, links: Links) -> Core<N> {
         let core = Core {
             index: links.core,
-            view: RefCell::new(Rc::new(View(links.publisher.current()))),
-            publisher: links.publisher,
+            reader: Reader::new(links.publisher),
             inbox: links.inbox,
             outbox: links.outbox,
             ring_control: links.ring_control,
             stats: links.stats,
             log: RefCell::new(links.log),
             buffers: Rc::default(),
+            pipes: Pipes::default(),
             slots: Rc::default(),
             idle: Rc::default(),
             clusters: Clusters::new(links.core, links.ring_core.clone()),
@@ -261,6 +257,7 @@ impl<N: Net> Core<N> {
             drain: Cell::new(None),
             cut: Cell::new(0),
             random: Cell::new(net.seed()),
+            pulse: Pulse::default(),
             date: Cell::new([b' '; 29]),
             unix_seconds: Cell::new(0),
             left: Cell::new(0),
@@ -275,24 +272,22 @@ impl<N: Net> Core<N> {
 
     /// The snapshot to go by. Not to be held across an await: control waits for old ones to come back.
     fn view(&self) -> Rc<View> {
-        self.view.borrow().clone()
+        self.reader.view()
     }
 
     fn look_at_snapshot(&self) {
-        if self.publisher.epoch() == self.view().epoch && self.stats.epoch.load(Ordering::Relaxed) != 0 {
-            return;
+        if self.reader.is_behind() {
+            // Nothing is picked between this moment and the look.
+            self.stats.epoch_at_us.store(self.net.now_us(), Ordering::Relaxed);
         }
-        let next = self.publisher.current();
-        let epoch = next.epoch;
-        let old = self.view.replace(Rc::new(View(next)));
-        let table = !Arc::ptr_eq(&self.view().table, &old.table);
-        // Nobody holds a view across an await, so this is the only one; control frees what is behind it.
-        if let Ok(View(old)) = Rc::try_unwrap(old) {
-            self.retired.borrow_mut().push(old);
+        let known = |view: Rc<View>| (view.epoch, Arc::as_ptr(&view.table));
+        let (epoch, table) = known(self.view());
+        let old = self.reader.look(&self.stats.epoch);
+        let now = known(self.view());
+        if now.0 != epoch {
+            self.queues.changed(now.1 != table);
         }
-        self.stats.epoch_at_us.store(self.net.now_us(), Ordering::Relaxed);
-        self.stats.epoch.store(epoch, Ordering::Release);
-        self.queues.changed(table);
+        self.retired.borrow_mut().extend(old);
         self.retire();
     }
 
@@ -310,6 +305,7 @@ impl<N: Net> Core<N> {
         self.idle.tick(&self.net, now);
         let pooled = self.clusters.tick(&self.net, now);
         self.buffers.trim();
+        self.pipes.trim();
         if let Some(drain) = self.drain.get() {
             if now >= drain.idle_until {
                 self.idle.end_all(&self.net);
@@ -328,6 +324,11 @@ impl<N: Net> Core<N> {
 
     fn count(&self, now: u32, pooled: usize) {
         let stats = &self.stats;
+        let cpu_us = self.net.cpu_us();
+        let beat = self.pulse.beat(now, self.net.now_us(), cpu_us);
+        stats.lag.add(beat.late_us);
+        stats.cpu_us.store(cpu_us, Ordering::Relaxed);
+        stats.busy_permille.store(beat.busy_permille, Ordering::Relaxed);
         stats.ticks.store(now, Ordering::Relaxed);
         stats.connections.store(self.connections.get() as u64, Ordering::Relaxed);
         stats.idle.store(self.idle.len() as u64, Ordering::Relaxed);
@@ -423,6 +424,11 @@ impl<N: Net> Core<N> {
     /// Whether responses have to say that the connection ends.
     fn is_draining(&self) -> bool {
         self.drain.get().is_some()
+    }
+
+    /// Whether health checks are told that traffic is welcome.
+    fn is_ready(&self) -> bool {
+        self.reader.publisher().is_ready() && !self.is_draining()
     }
 
     /// Nothing is accepted any more, and nobody is left of those who were.

@@ -6,6 +6,7 @@
 mod client;
 mod harness;
 mod message;
+mod openmetrics;
 mod origin;
 mod settings;
 
@@ -32,7 +33,11 @@ mod failure;
 
 mod health;
 
+mod checks;
+
 mod timeouts;
+
+mod asleep;
 
 mod close;
 
@@ -49,6 +54,10 @@ mod log;
 mod phases;
 
 mod limits;
+
+mod metrics;
+
+mod death;
 
 mod cli;
 

@@ -15,6 +15,8 @@ pub const RETRY_MIN: &str = "clusters/app/retry_budget/min_per_second";
 pub const BALANCE: &str = "clusters/app/balance";
 pub const FAIL_OPEN: &str = "clusters/app/fail_open";
 pub const ON_TIMEOUT: &str = "clusters/app/health/on_timeout";
+pub const HEALTH: &str = "clusters/app/health";
+pub const PROBE: &str = "clusters/app/probe";
 pub const PROBE_PATH: &str = "clusters/app/probe/path";
 pub const CLIENT_HEAD: &str = "client/head_timeout";
 pub const CLIENT_IDLE: &str = "client/idle_timeout";
@@ -25,6 +27,8 @@ pub const CONNECTIONS: &str = "limits/connections";
 pub const UNDERSCORES: &str = "headers/underscores";
 pub const DRAIN: &str = "drain_timeout";
 pub const VIA: &str = "headers/via";
+pub const STATUS: &str = "status/listen";
+pub const HEALTH_PATH: &str = "listeners/main/health_path";
 pub const TRUSTED: &str = "listeners/main/trusted_proxies";
 
 /// Sets a key by its path; objects on the way are made.

@@ -7,7 +7,7 @@ use ringway::control::signals::Signals;
 use ringway::control::start::{self, Failure};
 use ringway::worker::buffers::{Buf, Class};
 use ringway::worker::net::{Handle, Net, Stream};
-use ringway::worker::{ConnInfo, Gate, Links, Start, start_with};
+use ringway::worker::{ConnInfo, Gate, Start, start_with};
 use std::cell::RefCell;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
