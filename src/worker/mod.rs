@@ -18,7 +18,9 @@ pub mod net;
 mod pipes;
 mod pool;
 mod pulse;
+mod queue;
 mod relay;
+mod search;
 mod session;
 mod splice;
 pub mod start;
@@ -39,6 +41,7 @@ use net::driver::Choice;
 use net::os::{Bell, Os};
 use pipes::Pipes;
 use pulse::Pulse;
+use queue::Queues;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io::Write;
@@ -104,6 +107,8 @@ pub struct Links {
     pub outbox: Sender<FromWorker>,
     /// Rings control's doorbell.
     pub ring_control: Arc<dyn Fn() + Send + Sync>,
+    /// Rings the doorbell of the core of this number.
+    pub ring_core: Rc<dyn Fn(usize)>,
     /// This core's counters.
     pub stats: Arc<CoreStats>,
     /// This core's end of the access log.
@@ -131,6 +136,8 @@ pub struct Core<N: Net> {
     slots: Rc<Slots>,
     idle: Rc<IdleRoom>,
     clusters: Clusters<N::Stream>,
+    queues: Queues<N::Stream>,
+    ring_core: Rc<dyn Fn(usize)>,
     listeners: RefCell<Vec<(ListenerId, Rc<N::Listener>)>>,
     connections: Cell<usize>,
     /// Listeners that are accepted on.
@@ -170,8 +177,8 @@ pub async fn run<N: Net, G: Gate<N>>(net: N, gate: G, links: Links, listeners: V
 /// The thread of one core, on the real net and without any stage before the sessions. Returns only if the runtime cannot
 /// be made: a drained core sleeps until the process ends, because a runtime must not be dropped alive.
 pub fn start(start: Start) -> std::io::Result<()> {
-    let Start { core, cpu, choice, publisher, inbox, bell, outbox, ring_control, stats, log, .. } = start;
-    start_with(Plain, (choice, cpu, bell), Links { core, publisher, inbox, outbox, ring_control, stats, log })
+    let (runtime, links) = start.links();
+    start_with(Plain, runtime, links)
 }
 
 /// [`start`] with another gate.
@@ -195,6 +202,7 @@ where
 {
     loop {
         core.look_at_snapshot();
+        core.clusters.look_at_permits();
         for message in core.inbox.try_iter() {
             match message {
                 ToWorker::Listen { id, fd, .. } => match core.net.adopt(fd) {
@@ -240,7 +248,9 @@ impl<N: Net> Core<N> {
             pipes: Pipes::default(),
             slots: Rc::default(),
             idle: Rc::default(),
-            clusters: Clusters::default(),
+            clusters: Clusters::new(links.core, links.ring_core.clone()),
+            queues: Queues::default(),
+            ring_core: links.ring_core,
             listeners: RefCell::default(),
             connections: Cell::new(0),
             accepting: Cell::new(0),
@@ -270,8 +280,10 @@ impl<N: Net> Core<N> {
             // Nothing is picked between this moment and the look.
             self.stats.epoch_at_us.store(self.net.now_us(), Ordering::Relaxed);
         }
+        let table = self.reader.view().table.clone();
         if let Some(old) = self.reader.look(&self.stats.epoch) {
             self.retired.borrow_mut().push(old);
+            self.queues.changed(!Arc::ptr_eq(&self.reader.view().table, &table));
         }
         self.retire();
     }
@@ -299,6 +311,8 @@ impl<N: Net> Core<N> {
                 self.cut.set(self.cut.get() + self.slots.cut(&self.net));
             }
         }
+        // After all that ends a wait.
+        self.queues.tick();
         self.log.borrow_mut().flush();
         self.count(now, pooled);
         self.retire();

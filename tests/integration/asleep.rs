@@ -12,7 +12,7 @@ use ringway::publish::Publisher;
 use ringway::supervisor::{Resolutions, Supervisor};
 use ringway::worker::net::driver::choose;
 use ringway::worker::net::os::Bell;
-use ringway::worker::{Links, Plain, start_with};
+use ringway::worker::{self, Start};
 use serde_json::json;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
@@ -49,8 +49,12 @@ fn stand(driver: Driver, config: &serde_json::Value) -> Stand {
     let (outbox, from_worker) = bounded(1);
     let (stats, rings) = (Arc::<CoreStats>::default(), Arc::<AtomicU32>::default());
     let (bell, rung) = (Bell::new().expect("a bell"), rings.clone());
-    let links = Links {
+    let start = Start {
         core: 0,
+        cpu: None,
+        cores: 1,
+        choice,
+        bells: [bell.clone()].into(),
         publisher: Publisher::new(supervisor.snapshot()),
         inbox: to_worker,
         outbox,
@@ -60,8 +64,7 @@ fn stand(driver: Driver, config: &serde_json::Value) -> Stand {
         stats: stats.clone(),
         log: log.queue(0, stats.clone()),
     };
-    let theirs = bell.clone();
-    std::thread::spawn(move || start_with(Plain, (choice, None, theirs), links).expect("a runtime"));
+    std::thread::spawn(move || worker::start(start).expect("a runtime"));
     Stand { front, inbox, from_worker, bell, rings, stats }
 }
 

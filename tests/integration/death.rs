@@ -6,7 +6,7 @@ use crate::origin::Origin;
 use ringway::control::signals::Signals;
 use ringway::control::start;
 use ringway::worker::net::Net;
-use ringway::worker::{ConnInfo, Gate, Links, Start, start_with};
+use ringway::worker::{ConnInfo, Gate, Start, start_with};
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -42,9 +42,8 @@ impl<N: Net> Gate<N> for Trap {
 }
 
 fn panics(start: Start) -> io::Result<()> {
-    let Start { core, cpu, choice, publisher, inbox, bell, outbox, ring_control, stats, log, .. } = start;
-    let links = Links { core, publisher, inbox, outbox, ring_control, stats, log };
-    start_with(Trap, (choice, cpu, bell), links)
+    let (runtime, links) = start.links();
+    start_with(Trap, runtime, links)
 }
 
 fn returns(_: Start) -> io::Result<()> {

@@ -45,6 +45,8 @@ mod abort;
 
 mod reload;
 
+mod queue;
+
 mod drain;
 
 mod log;

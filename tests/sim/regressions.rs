@@ -14,6 +14,7 @@ use ringway::publish::{Publisher, Snapshot};
 use ringway::route::counts::ClusterEnds;
 use ringway::route::health::{Cells, State};
 use ringway::route::table::{Backend, Cluster, NewRoute, Policy, RouteTable};
+use ringway::route::waits::Waits;
 use ringway::route::{BackendId, ClusterId, Endpoint};
 use ringway::worker::net::mem::{Mem, MemStream, Weather};
 use ringway::worker::net::{How, Net, Stream};
@@ -115,6 +116,7 @@ fn stage(mem: &Mem, seed: u64, tweak: &impl Fn(&mut Settings, &mut Policy)) -> S
         first_state: 0,
         policy,
         ends: Arc::new(ClusterEnds::new(1)),
+        waits: Arc::new(Waits::new(1)),
     });
     let route = NewRoute { name: "*/".into(), host: "*".into(), path: "/".into(), cluster: cluster.clone() };
     let table = Arc::new(RouteTable::build(vec![cluster], vec![route]).expect("one route"));
@@ -138,6 +140,7 @@ fn stage(mem: &Mem, seed: u64, tweak: &impl Fn(&mut Settings, &mut Policy)) -> S
         inbox: messages,
         outbox,
         ring_control: Arc::new(|| {}),
+        ring_core: Rc::new(|_| {}),
         stats: stats.clone(),
         log: log.queue(0, stats.clone()),
     };
@@ -395,6 +398,7 @@ fn a_virtual_client_whose_upload_is_told_of_a_reset_has_no_whole_body() {
             client_body_timeout: 9,
             half_close_aborts: false,
             crowded: false,
+            capped: vec![false],
             policies: vec![policy(&mut dice)],
         };
         let ledger = Rc::new(Ledger::new(vec![plan], rules, false));
