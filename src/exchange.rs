@@ -20,6 +20,8 @@ pub enum Reason {
     /// Served to its end.
     #[default]
     Done,
+    /// Served to its end, by a backend that is not up: its cluster fails open.
+    FailOpen,
     /// The request was malformed or refused: the rule it broke.
     Rejected(Fault),
     /// The client did not send its head or body in time (408).
@@ -67,6 +69,7 @@ impl Reason {
     pub fn code(self) -> &'static str {
         match self {
             Reason::Done => "OK",
+            Reason::FailOpen => "FAIL_OPEN",
             Reason::Rejected(_) => "REJECTED",
             Reason::ClientTimeout => "CLIENT_TIMEOUT",
             Reason::ClientSlow => "CLIENT_SLOW",
@@ -88,6 +91,11 @@ impl Reason {
             Reason::Drained => "DRAINED",
             Reason::Own => "OWN",
         }
+    }
+
+    /// The exchange ended as it should: nobody failed, refused or gave up.
+    pub fn is_regular(self) -> bool {
+        matches!(self, Reason::Done | Reason::FailOpen | Reason::Tunnel | Reason::Own)
     }
 
     /// The broken rule, where one was.

@@ -5,6 +5,7 @@
 //! as `crate::sync`.
 
 use crate::config::Settings;
+use crate::route::ClusterId;
 use crate::route::health::State;
 use crate::route::table::RouteTable;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -24,6 +25,8 @@ pub struct Snapshot {
     pub table: Arc<RouteTable>,
     /// One state per endpoint, indexed by `Cluster::first_state + i`.
     pub states: Arc<[State]>,
+    /// Clusters whose requests wait, ascending.
+    pub paused: Arc<[ClusterId]>,
     /// Everything else that workers obey: listeners, limits, timeouts towards clients, log.
     pub settings: Arc<Settings>,
 }
@@ -97,8 +100,9 @@ impl Reader {
     }
 
     /// Goes by the current snapshot from now on, and then says so in `acknowledged`. To be called when the doorbell rings.
+    /// Who sees the acknowledgement also sees what `before` has stored, which is called if there is something to say.
     /// Returns the snapshot that was replaced, which somebody with time is to free.
-    pub fn look(&self, acknowledged: &AtomicU64) -> Option<Arc<Snapshot>> {
+    pub fn look(&self, acknowledged: &AtomicU64, before: impl FnOnce()) -> Option<Arc<Snapshot>> {
         let mut replaced = None;
         // Not "another": a snapshot may be taken a moment before its epoch is seen.
         if self.publisher.epoch() > self.view.borrow().epoch {
@@ -108,7 +112,11 @@ impl Reader {
             replaced = Rc::try_unwrap(old).ok().map(|View(old)| old);
         }
         // The epoch of what this core goes by, which may be behind the publisher's again.
-        acknowledged.store(self.view.borrow().epoch, Ordering::Release);
+        let epoch = self.view.borrow().epoch;
+        if acknowledged.load(Ordering::Relaxed) != epoch {
+            before();
+            acknowledged.store(epoch, Ordering::Release);
+        }
         replaced
     }
 }

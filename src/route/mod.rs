@@ -2,8 +2,11 @@
 //! backend's state means (`health`). Knows nothing of HTTP messages.
 
 pub mod balance;
+mod failure_rate;
 pub mod health;
+pub mod health_policy;
 pub mod host;
+pub mod judge;
 mod paths;
 pub mod table;
 

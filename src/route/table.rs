@@ -1,6 +1,7 @@
 //! The route table: host, then path, to a cluster (docs/CONFIG.md, "routes").
 
 use super::health::Cells;
+use super::health_policy::HealthPolicy;
 use super::host::{self, Pattern};
 use super::paths::{self, NewPrefix, Paths};
 use super::{BackendId, ClusterId, Endpoint};
@@ -11,7 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// How a cluster picks a backend.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Balance {
     /// Smooth weighted round robin, staggered per core.
     #[default]
@@ -20,6 +21,30 @@ pub enum Balance {
     Random,
     /// The less loaded of two random backends.
     LeastConn,
+    /// The same key to the same backend.
+    Hash(Hash),
+}
+
+/// How a cluster keeps requests that belong together with one backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hash {
+    /// What belongs together.
+    pub by: HashBy,
+    /// Percent of its share by weight that a backend may have before requests go elsewhere; 0 is no bound.
+    pub bounded_load: u32,
+}
+
+/// What is the key of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashBy {
+    /// The client's address, by the listener's trusted proxies.
+    ClientIp,
+    /// The path as sent, without the query.
+    Path,
+    /// The value of the first field of this name (case does not matter) that is not empty.
+    Header(Box<str>),
+    /// The value of the first cookie of this name that is not empty.
+    Cookie(Box<str>),
 }
 
 /// When a response timeout marks a backend down.
@@ -37,6 +62,8 @@ pub enum OnTimeout {
 pub struct Policy {
     /// See [`Balance`].
     pub balance: Balance,
+    /// Percent of the primaries that have to be up, or those that are down get requests, too; 0 is never.
+    pub fail_open: u32,
     /// Seconds to connect.
     pub connect_timeout: u32,
     /// Seconds from the request sent to the response head.
@@ -57,10 +84,8 @@ pub struct Policy {
     pub pool_idle: u32,
     /// Idle connections kept per backend and core.
     pub pool_max: u32,
-    /// See [`OnTimeout`].
-    pub on_timeout: OnTimeout,
-    /// Path that recovery probes ask for with GET; `None` is a plain connect.
-    pub probe_path: Option<String>,
+    /// When a backend counts as down, and how it is probed.
+    pub health: HealthPolicy,
 }
 
 impl Default for Policy {
@@ -68,6 +93,7 @@ impl Default for Policy {
     fn default() -> Policy {
         Policy {
             balance: Balance::default(),
+            fail_open: 0,
             connect_timeout: limits::CONNECT_SECONDS,
             head_timeout: limits::BACKEND_HEAD_SECONDS,
             body_timeout: limits::BODY_SECONDS,
@@ -78,8 +104,7 @@ impl Default for Policy {
             retries: limits::RETRIES,
             pool_idle: limits::POOL_IDLE_SECONDS,
             pool_max: limits::POOL_DEFAULT,
-            on_timeout: OnTimeout::default(),
-            probe_path: None,
+            health: HealthPolicy::default(),
         }
     }
 }

@@ -5,12 +5,15 @@
 //! backend, [`relay`] moves the bodies. Nothing in here decides about HTTP: that is `http/` and `exchange`.
 
 mod accept;
+mod affinity;
 mod attempt;
 pub mod buffers;
 mod busy;
 mod clusters;
+mod count;
 mod deadlines;
 mod idle;
+mod log;
 pub mod net;
 mod pool;
 mod relay;
@@ -54,6 +57,13 @@ pub struct ConnInfo {
     pub via_proxy: Option<SocketAddr>,
     /// It came through TLS.
     pub tls: bool,
+}
+
+impl ConnInfo {
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls { "https" } else { "http" }
+    }
 }
 
 /// A stage between accept and the sessions: it may speak first (PROXY protocol, a TLS handshake), change what is known of
@@ -187,6 +197,9 @@ where
                 },
                 ToWorker::Unlisten { id } => core.unlisten(|listening| listening == id),
                 ToWorker::Forget { backends, clusters } => core.clusters.forget(&backends, &clusters),
+                ToWorker::Rest { backends, rests } => core.clusters.rest(&backends, rests),
+                // Whoever asked may have gone; then there is nobody to tell.
+                ToWorker::Count { on, answer } => drop(answer.try_send((core.index, core.remains(&on)))),
                 ToWorker::Drain { seconds } => core.begin_drain(seconds),
             }
         }
@@ -244,7 +257,8 @@ impl<N: Net> Core<N> {
     }
 
     fn look_at_snapshot(&self) {
-        if let Some(old) = self.reader.look(&self.stats.epoch) {
+        let now = || self.stats.epoch_at_us.store(self.net.now_us(), Ordering::Relaxed);
+        if let Some(old) = self.reader.look(&self.stats.epoch, now) {
             self.retired.borrow_mut().push(old);
             self.retire();
         }

@@ -46,6 +46,8 @@ mod drain;
 
 mod log;
 
+mod phases;
+
 mod limits;
 
 mod death;

@@ -111,7 +111,14 @@ fn stage(mem: &Mem, seed: u64, tweak: &impl Fn(&mut Settings, &mut Policy)) -> S
     let route = NewRoute { name: "*/".into(), host: "*".into(), path: "/".into(), cluster: cluster.clone() };
     let table = Arc::new(RouteTable::build(vec![cluster], vec![route]).expect("one route"));
     let states = [State::up(1)].into();
-    let publisher = Publisher::new(Snapshot { generation: 1, epoch: 1, table, states, settings: Arc::new(settings) });
+    let publisher = Publisher::new(Snapshot {
+        generation: 1,
+        epoch: 1,
+        table,
+        states,
+        paused: Arc::default(),
+        settings: Arc::new(settings),
+    });
     let stats = Arc::new(CoreStats::default());
     let log = access_log::spawn(1, Sink::Off).expect("a thread for the log");
     let (inbox, messages) = bounded(4);

@@ -13,7 +13,8 @@ use ringway::event::{CoreStats, FromWorker, ToWorker};
 use ringway::limits;
 use ringway::publish::{Publisher, Snapshot};
 use ringway::route::health::{Cells, Standing, State};
-use ringway::route::table::{self, Balance, Cluster, NewRoute, OnTimeout, Policy, RouteTable};
+use ringway::route::health_policy::{HealthPolicy, StatusSet};
+use ringway::route::table::{self, Balance, Cluster, Hash, HashBy, NewRoute, Policy, RouteTable};
 use ringway::route::{BackendId, ClusterId, Endpoint};
 use ringway::worker::net::Net;
 use ringway::worker::net::mem::{Fault, Mem, MemListener, Weather};
@@ -49,6 +50,7 @@ struct Endpointed {
     name: String,
     endpoint: Endpoint,
     weight: u32,
+    backup: bool,
     cells: Arc<Cells>,
     standing: Standing,
     listed: bool,
@@ -98,7 +100,13 @@ fn weather(dice: &mut Dice) -> Weather {
 
 pub fn policy(dice: &mut Dice) -> Policy {
     Policy {
-        balance: dice.pick(&[Balance::RoundRobin, Balance::Random, Balance::LeastConn]),
+        balance: match dice.below(4) {
+            0 => Balance::RoundRobin,
+            1 => Balance::Random,
+            2 => Balance::LeastConn,
+            _ => Balance::Hash(Hash { by: HashBy::Path, bounded_load: dice.pick(&[0, 100, 125]) }),
+        },
+        fail_open: 0,
         connect_timeout: dice.range(1, 3) as u32,
         head_timeout: dice.range(2, 5) as u32,
         body_timeout: dice.range(2, 5) as u32,
@@ -107,8 +115,10 @@ pub fn policy(dice: &mut Dice) -> Policy {
         retries: dice.range(0, 3) as u32,
         pool_idle: dice.range(1, 5) as u32,
         pool_max: dice.pick(&[0, 1, 64, 64]),
-        on_timeout: OnTimeout::Silent,
-        probe_path: None,
+        health: HealthPolicy {
+            statuses: if dice.once_in(3) { StatusSet::default().with_class(5) } else { StatusSet::default() },
+            ..HealthPolicy::default()
+        },
         client_body_timeout: dice.range(2, 5) as u32,
         client_rate_min: if dice.once_in(2) { limits::CLIENT_RATE_MIN } else { 0 },
     }
@@ -141,6 +151,7 @@ pub fn settings(dice: &mut Dice, front: &[Endpoint]) -> Settings {
         pages: Default::default(),
         log_target: if dice.once_in(4) { LogTarget::Off } else { LogTarget::Stdout },
         log_format: LogFormat::Json,
+        log_lines: Default::default(),
         drain_timeout: 10,
         retry_after: 5,
         pooled_per_worker: 1000,
@@ -330,6 +341,7 @@ impl Control {
             name: format!("b{backend}"),
             endpoint: backend_endpoint(cluster, backend),
             weight: 1 + (cluster + backend) as u32 % 3,
+            backup: backend == 2,
             cells: Arc::new(Cells::new(front.len())),
             standing: Standing::Up,
             listed: true,
@@ -671,7 +683,7 @@ fn snapshot(
             name: b.name.clone(),
             endpoint: b.endpoint.clone(),
             weight: b.weight,
-            backup: false,
+            backup: b.backup,
             max_conns: 0,
             cells: b.cells.clone(),
         };
@@ -688,5 +700,6 @@ fn snapshot(
         clusters.push(cluster);
     }
     let table = Arc::new(RouteTable::build(clusters, routes).expect("routes differ"));
-    Snapshot { generation, epoch, table, states: states.into(), settings: settings.clone() }
+    let (states, settings) = (states.into(), settings.clone());
+    Snapshot { generation, epoch, table, states, paused: Arc::default(), settings }
 }

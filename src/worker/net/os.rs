@@ -437,7 +437,8 @@ async fn count(counter: &Driven) {
     }
 }
 
-fn clock_us() -> u64 {
+/// Microseconds of the monotonic clock, the same in all threads.
+pub fn clock_us() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: a valid timespec; this clock always exists.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
