@@ -3,6 +3,7 @@
 
 use criterion::Criterion;
 use ringway::route::balance::{Ask, Balancer, Tried, hash_key};
+use ringway::route::counts::ClusterEnds;
 use ringway::route::health::{Cells, State};
 use ringway::route::table::{Backend, Balance, Cluster, Hash, HashBy, Policy};
 use ringway::route::{BackendId, ClusterId, Endpoint};
@@ -24,7 +25,14 @@ fn cluster(balance: Balance, weights: impl Iterator<Item = u32>) -> Cluster {
         backend.cells.core(0);
     }
     let policy = Policy { balance, ..Policy::default() };
-    Cluster { id: ClusterId(0), name: "c".into(), backends, first_state: 0, policy }
+    Cluster {
+        id: ClusterId(0),
+        name: "c".into(),
+        backends,
+        first_state: 0,
+        policy,
+        ends: Arc::new(ClusterEnds::new(4)),
+    }
 }
 
 /// Eisenbud and others, Maglev (2016), section 3.4, all weights equal.

@@ -6,6 +6,8 @@
 use crate::config::ListenerId;
 use crate::failures::Failures;
 use crate::publish::Snapshot;
+use crate::route::counts::Ends;
+use crate::route::histogram::Histogram;
 use crate::route::{BackendId, ClusterId};
 use crossbeam_channel::Sender;
 use std::collections::BTreeSet;
@@ -158,4 +160,16 @@ pub struct CoreStats {
     pub buffers: AtomicU64,
     /// The latest exchanges that went wrong.
     pub failures: Failures,
+    /// Attempts that went out on a pooled connection.
+    pub pool_hits: AtomicU64,
+    /// Attempts that found none they could use.
+    pub pool_misses: AtomicU64,
+    /// Exchanges that ended without a cluster; those with one are counted there.
+    pub ends: Ends,
+    /// How late each tick came.
+    pub lag: Histogram,
+    /// Microseconds that the core's thread has had a CPU, as of the latest tick.
+    pub cpu_us: AtomicU64,
+    /// The same as thousandths of the time between the latest two ticks.
+    pub busy_permille: AtomicU32,
 }

@@ -34,6 +34,17 @@ pub const BUFFERS_SMALL_KEPT: usize = 1024;
 /// Free large buffers that one core keeps.
 pub const BUFFERS_LARGE_KEPT: usize = 16;
 
+/// Pipes that one worker has for spliced bodies, if the limit of open files allows as many.
+pub const PIPES_MAX: usize = 64;
+/// Capacity that a pipe is given: its slots are of a page, and hold a received fragment each, be it short or long.
+pub const PIPE_BYTES: usize = 256 * 1024;
+/// Capacity below which a pipe is of no use: what the kernel gives to a user with too many pipes.
+pub const PIPE_BYTES_MIN: usize = 64 * 1024;
+/// Bytes that go into a pipe at once.
+pub const PIPE_FILL_MAX: u64 = 1024 * 1024;
+/// Bytes of a body still to come from which on they are spliced and not copied.
+pub const SPLICE_FROM: u64 = 128 * 1024;
+
 /// Connections taken from one listener in one turn.
 pub const ACCEPT_BATCH: usize = 64;
 /// Length of a listener's queue of completed handshakes; the kernel caps it at net.core.somaxconn.
@@ -108,6 +119,27 @@ pub const HASH_LOAD_FREE: u32 = 8;
 pub const BOUNDED_LOAD_PERCENT: u32 = 125;
 /// Largest such percentage.
 pub const BOUNDED_LOAD_PERCENT_MAX: u32 = 10_000;
+
+/// Reason codes that have a counter; at least as many as `exchange::Reason` has.
+pub const REASONS_MAX: usize = 32;
+
+/// Clients of the status listener at one time.
+pub const STATUS_CLIENTS_MAX: usize = 64;
+/// Bytes of one request head on the status listener.
+pub const STATUS_HEAD_BYTES_MAX: usize = 8 * 1024;
+/// Seconds a client of the status listener may take for a request head, or take no bytes of its answer.
+pub const STATUS_STALL_SECONDS: u64 = 10;
+/// Seconds it may take for a whole answer.
+pub const STATUS_ANSWER_SECONDS: u64 = 60;
+/// Seconds between two requests of one client: more than the usual interval of scrapes.
+pub const STATUS_IDLE_SECONDS: u64 = 75;
+/// Bytes sent to one client of the status listener before the control loop looks at everything else.
+pub const STATUS_BYTES_PER_TURN: usize = 256 * 1024;
+/// The metrics are written anew only after so many times the time that it took to write them: so this costs at most a
+/// share of one core, whoever asks how often.
+pub const METRICS_REST: u32 = 10;
+/// Seconds without a tick after which a core counts as stuck.
+pub const CORE_SILENT_SECONDS: u64 = 5;
 
 /// Bytes of one request line on the control socket (a whole config file travels in one).
 pub const CONTROL_LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -187,9 +219,9 @@ pub const DRAIN_SECONDS: u32 = 30;
 /// Default value of Retry-After when no backend is up.
 pub const RETRY_AFTER_SECONDS: u32 = 10;
 
-/// Descriptors that the process needs beside its workers: standard streams, log, control socket with its clients, lock,
-/// signals, probes and name resolution, and what libraries open for a moment.
-pub const DESCRIPTORS_PROCESS: u64 = 3 + CONTROL_CLIENTS_MAX as u64 + 61;
+/// Descriptors that the process needs beside its workers: standard streams, log, control socket and status listener with
+/// their clients, lock, signals, probes and name resolution, and what libraries open for a moment.
+pub const DESCRIPTORS_PROCESS: u64 = 3 + (CONTROL_CLIENTS_MAX + STATUS_CLIENTS_MAX) as u64 + 61;
 /// Descriptors that one worker needs beside listeners and connections: ring or epoll, timer, doorbells, spare.
 pub const DESCRIPTORS_WORKER: u64 = 16;
 
@@ -204,6 +236,8 @@ const _: () = {
     assert!(CHUNK_LINE_BYTES_MAX < BUFFER_HEADROOM);
     assert!(TRAILER_BYTES_MAX + CHUNK_LINE_BYTES_MAX < BUFFER_SMALL_BYTES - BUFFER_HEADROOM);
     assert!(RING_ENTRIES < RING_COMPLETIONS);
+    assert!(STATUS_HEAD_BYTES_MAX <= HEAD_BYTES_MAX);
+    assert!(STATUS_STALL_SECONDS < STATUS_IDLE_SECONDS);
     assert!(TICK_MS == 1000);
     assert!(HOLD_DOWN_SECONDS <= HOLD_DOWN_MAX_SECONDS);
     assert!(PROBE_TEXT_BYTES_MAX < PROBE_BODY_BYTES_MAX);

@@ -160,8 +160,13 @@ fn check(file: &Path, show: bool) -> i32 {
         Ok(text) => text,
         Err(why) => return complain(&why, BAD_CONFIG),
     };
-    let checked =
-        if show { check::show(&text, &shown) } else { check::load(&text, &shown).map(|_| format!("{shown}: good")) };
+    let good = check::load(&text, &shown).map(|plan| {
+        for warning in plan.warnings() {
+            complain(&format!("{shown}: warning: {warning}"), GOOD);
+        }
+        format!("{shown}: good")
+    });
+    let checked = if show { check::show(&text, &shown) } else { good };
     match checked {
         Ok(text) => print(&text),
         Err(faults) => complain(&faults.to_string(), BAD_CONFIG),

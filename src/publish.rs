@@ -8,7 +8,7 @@ use crate::config::Settings;
 use crate::route::ClusterId;
 use crate::route::health::State;
 use crate::route::table::RouteTable;
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard, PoisonError};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -36,13 +36,14 @@ pub struct Snapshot {
 pub struct Publisher {
     current: Mutex<Arc<Snapshot>>,
     epoch: AtomicU64,
+    ready: AtomicBool,
 }
 
 impl Publisher {
     /// Begins with this snapshot.
     pub fn new(first: Snapshot) -> Arc<Publisher> {
         let epoch = AtomicU64::new(first.epoch);
-        Arc::new(Publisher { current: Mutex::new(Arc::new(first)), epoch })
+        Arc::new(Publisher { current: Mutex::new(Arc::new(first)), epoch, ready: AtomicBool::new(true) })
     }
 
     /// Makes `next` the current snapshot. Epochs must rise. The caller rings the workers afterwards.
@@ -61,6 +62,16 @@ impl Publisher {
     /// The current epoch, without touching the lock.
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Whether the process wants traffic, as the operator says: what health checks are told.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    /// Says so from now on.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, Arc<Snapshot>> {
@@ -97,6 +108,11 @@ impl Reader {
     /// The snapshot to go by. Not to be held across an await: control waits for old ones to come back.
     pub fn view(&self) -> Rc<View> {
         self.view.borrow().clone()
+    }
+
+    /// Where the snapshots come from.
+    pub fn publisher(&self) -> &Publisher {
+        &self.publisher
     }
 
     /// Goes by the current snapshot from now on, and then says so in `acknowledged`. To be called when the doorbell rings.

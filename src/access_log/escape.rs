@@ -44,31 +44,48 @@ impl<'a> Room<'a> {
         }
     }
 
-    /// The first `used` of four.
+    /// Text of which every byte stands for itself and none is below `least`; else nothing is written, and the room given back.
+    #[inline(always)]
+    fn put_plain(self, text: &[u8], least: u8) -> Result<Room<'a>, Room<'a>> {
+        let plain = match self.0.get_mut(..text.len()) {
+            Some(to) => copy_plain(text, to, least),
+            None => return Ok(Room(&mut [])),
+        };
+        if plain { Ok(Room(&mut self.0[text.len()..])) } else { Err(self) }
+    }
+
+    /// The first `used` of four, but not all four.
     #[inline]
     fn put_some(self, bytes: [u8; 4], used: usize) -> Room<'a> {
         match self.0.first_chunk_mut::<4>() {
             Some(to) => {
                 *to = bytes;
-                Room(&mut self.0[used.min(4)..])
+                Room(&mut self.0[used & 3..])
             }
             None => Room(&mut []),
         }
     }
 }
 
-/// Digits of the numbers below 100.
-const PAIRS: [[u8; 2]; 100] = {
-    let mut pairs = [[0; 2]; 100];
+/// The three digits of each number below 1,000, and how many it has without zeros in front.
+const DIGITS: [[u8; 4]; 1000] = {
+    let mut digits = [[0; 4]; 1000];
     let mut n = 0;
-    while n < 100 {
-        pairs[n] = [b'0' + (n / 10) as u8, b'0' + (n % 10) as u8];
+    while n < 1000 {
+        let used = if n < 10 {
+            1
+        } else if n < 100 {
+            2
+        } else {
+            3
+        };
+        digits[n] = [b'0' + (n / 100) as u8, b'0' + (n / 10 % 10) as u8, b'0' + (n % 10) as u8, used];
         n += 1;
     }
-    pairs
+    digits
 };
 
-/// Writes a number. Most are 0 or have few digits: these are written without a loop.
+/// Writes a number. Most are 0 and few are large: these alone are written with a loop.
 #[inline(always)]
 pub(super) fn number(n: u64, room: Room<'_>) -> Room<'_> {
     if n < 10 { room.put(&[b'0' + n as u8]) } else { digits(n, room) }
@@ -77,37 +94,47 @@ pub(super) fn number(n: u64, room: Room<'_>) -> Room<'_> {
 #[inline(never)]
 fn digits(n: u64, room: Room<'_>) -> Room<'_> {
     match n {
-        0..10_000 => to_four(n as u32, room),
-        10_000..100_000_000 => {
+        0..1000 => to_three(n as u32, room),
+        1000..1_000_000 => {
             let n = n as u32;
-            to_four(n / 10_000, room).put(&four(n % 10_000))
+            three(n % 1000, to_three(n / 1000, room))
+        }
+        1_000_000..1_000_000_000 => {
+            let n = n as u32;
+            three(n % 1000, three(n / 1000 % 1000, to_three(n / 1_000_000, room)))
         }
         _ => room.put_all(itoa::Buffer::new().format(n).as_bytes()),
     }
 }
 
-/// A number below 10,000.
-#[inline]
-fn to_four(n: u32, room: Room<'_>) -> Room<'_> {
-    let used = 1 + usize::from(n >= 10) + usize::from(n >= 100) + usize::from(n >= 1000);
-    let digits = u32::from_le_bytes(four(n)) >> (8 * (4 - used));
-    room.put_some(digits.to_le_bytes(), used)
+/// A number below 1,000.
+#[inline(always)]
+fn to_three(n: u32, room: Room<'_>) -> Room<'_> {
+    let [a, b, c, used] = DIGITS[n as usize];
+    let digits = u32::from_le_bytes([a, b, c, 0]).wrapping_shr(24 - 8 * u32::from(used));
+    room.put_some(digits.to_le_bytes(), usize::from(used))
 }
 
 /// The same, with all its zeros.
-#[inline]
-fn four(n: u32) -> [u8; 4] {
-    let ([a, b], [c, d]) = (PAIRS[n as usize / 100 % 100], PAIRS[n as usize % 100]);
-    [a, b, c, d]
+#[inline(always)]
+fn three(n: u32, room: Room<'_>) -> Room<'_> {
+    let [a, b, c, _] = DIGITS[n as usize];
+    room.put(&[a, b, c])
+}
+
+/// The two digits of a number below 100.
+fn two(n: u64) -> [u8; 2] {
+    let [_, a, b, _] = DIGITS[n as usize % 100];
+    [a, b]
 }
 
 /// Writes an address.
 pub(super) fn address(ip: IpAddr, room: Room<'_>) -> Room<'_> {
     match ip.to_canonical() {
         IpAddr::V4(v4) => {
-            let [a, b, c, d] = v4.octets().map(u64::from);
-            let room = number(b, number(a, room).put(b"."));
-            number(d, number(c, room.put(b".")).put(b"."))
+            let [a, b, c, d] = v4.octets().map(u32::from);
+            let room = to_three(b, to_three(a, room).put(b".")).put(b".");
+            to_three(d, to_three(c, room).put(b"."))
         }
         IpAddr::V6(v6) => address_v6(v6, room),
     }
@@ -187,7 +214,7 @@ fn second(unix_seconds: u64) -> [u8; 20] {
     let mut text = *b"0000-00-00T00:00:00Z";
     let parts = [year / 100, year % 100, month, day, rest / 3600, rest / 60 % 60, rest % 60];
     for (at, part) in [0, 2, 5, 8, 11, 14, 17].into_iter().zip(parts) {
-        text[at..at + 2].copy_from_slice(&PAIRS[part as usize % 100]);
+        text[at..at + 2].copy_from_slice(&two(part));
     }
     text
 }
@@ -205,27 +232,48 @@ const PLAIN: [bool; 256] = {
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
-/// Whether eight bytes all stand for themselves, without looking at each.
-fn all_plain(bytes: [u8; 8]) -> bool {
+/// Looks at eight bytes together: 0 if each stands for itself and none is below `least`, a space or what follows it.
+#[inline(always)]
+fn odd(bytes: [u8; 8], least: u8) -> u64 {
     const ONES: u64 = u64::MAX / 255;
     const HIGH: u64 = ONES * 0x80;
     let x = u64::from_le_bytes(bytes);
-    // The high bit of each byte of these is set if the byte is below the other number, or is zero; a borrow from a byte
-    // in front can only set more of them behind one that is set already.
-    let below = |n: u64| x.wrapping_sub(ONES * n) & !x;
-    let zero = |v: u64| v.wrapping_sub(ONES) & !v;
-    let is = |byte: u8| zero(x ^ (ONES * u64::from(byte)));
-    (x | below(0x20) | is(b'"') | is(b'\\') | is(0x7f)) & HIGH == 0
+    // Without its high bit no byte of these sums overflows into the next. The high bit of a sum is then set if the byte is
+    // not below 128 less what was added.
+    let low = x & !HIGH;
+    let from = |byte: u8, low: u64| low + ONES * u64::from(0x80 - byte);
+    let is_not = |byte: u8| from(1, low ^ (ONES * u64::from(byte)));
+    (!(from(least, low) & is_not(b'"') & is_not(b'\\')) | from(0x7f, low) | x) & HIGH
 }
 
-/// Whether every byte stands for itself.
-#[inline]
-fn is_plain(bytes: &[u8]) -> bool {
-    match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
-        // The last eight overlap those before.
-        (Some(_), Some(last)) => bytes.as_chunks::<8>().0.iter().all(|eight| all_plain(*eight)) && all_plain(*last),
-        _ => bytes.iter().all(|byte| PLAIN[usize::from(*byte)]),
+/// Copies to a place of the same length if every byte stands for itself and none is below `least`; whether they do. The loops stop at
+/// the first odd byte: else the compiler would make more of them than short texts are worth.
+#[inline(always)]
+fn copy_plain(from: &[u8], to: &mut [u8], least: u8) -> bool {
+    if from.len() >= 8 {
+        return copy_long(from, to, least);
     }
+    for (from, to) in from.iter().zip(to) {
+        *to = *from;
+        if !PLAIN[usize::from(*from)] || *from < least {
+            return false;
+        }
+    }
+    true
+}
+
+/// Eight bytes at a time. The last eight overlap those before, so that none is left to be looked at alone.
+#[inline(never)]
+fn copy_long(from: &[u8], to: &mut [u8], least: u8) -> bool {
+    let (Some(last), Some(to_last)) = (from.last_chunk::<8>(), to.last_chunk_mut::<8>()) else { return false };
+    *to_last = *last;
+    for (from, to) in from.as_chunks::<8>().0.iter().zip(to.as_chunks_mut::<8>().0) {
+        *to = *from;
+        if odd(*from, least) != 0 {
+            return false;
+        }
+    }
+    odd(*last, least) == 0
 }
 
 fn cut(bytes: &[u8], max: usize) -> (&[u8], bool) {
@@ -236,8 +284,7 @@ fn cut(bytes: &[u8], max: usize) -> (&[u8], bool) {
 /// bytes that are not UTF-8 stand as `\u00XX`. What is longer than `max` bytes is cut and ends in `...`.
 pub(super) fn json_string<'a>(value: &[u8], max: usize, room: Room<'a>) -> Room<'a> {
     let (value, was_cut) = cut(value, max);
-    let room = room.put(b"\"");
-    let room = if is_plain(value) { room.put_all(value) } else { json_escaped(value, room) };
+    let room = room.put(b"\"").put_plain(value, b' ').unwrap_or_else(|room| json_escaped(value, room));
     if was_cut { room.put(b"...\"") } else { room.put(b"\"") }
 }
 
@@ -245,8 +292,7 @@ pub(super) fn json_string<'a>(value: &[u8], max: usize, room: Room<'a>) -> Room<
 /// longer than `max` bytes is cut and ends in `...`.
 pub(super) fn quoted<'a>(value: &[u8], max: usize, room: Room<'a>) -> Room<'a> {
     let (value, was_cut) = cut(value, max);
-    let room = room.put(b"\"");
-    let room = if is_plain(value) { room.put_all(value) } else { escaped(value, false, room) };
+    let room = room.put(b"\"").put_plain(value, b' ').unwrap_or_else(|room| escaped(value, false, room));
     if was_cut { room.put(b"...\"") } else { room.put(b"\"") }
 }
 
@@ -255,8 +301,7 @@ pub(super) fn word<'a>(value: &[u8], max: usize, room: Room<'a>) -> Room<'a> {
     let (value, was_cut) = cut(value, max);
     let room = match value {
         [] => room.put(b"-"),
-        plain if is_plain(plain) && !plain.contains(&b' ') => room.put_all(plain),
-        other => escaped(other, true, room),
+        other => room.put_plain(other, b'!').unwrap_or_else(|room| escaped(other, true, room)),
     };
     if was_cut { room.put(b"...") } else { room }
 }
@@ -380,21 +425,27 @@ mod tests {
         }
 
         #[test]
-        fn eight_bytes_are_plain_if_each_is(bytes in any::<[u8; 8]>(), at in 0..8usize, odd in any::<u8>()) {
+        fn eight_bytes_are_odd_if_one_is(bytes in any::<[u8; 8]>(), at in 0..8usize, other in any::<u8>()) {
             let mut near = *b"/index.h";
-            near[at] = odd;
+            near[at] = other;
             for bytes in [bytes, near] {
-                prop_assert_eq!(all_plain(bytes), bytes.iter().all(|b| PLAIN[usize::from(*b)]));
+                for least in [b' ', b'!'] {
+                    let all = bytes.iter().all(|b| PLAIN[usize::from(*b)] && *b >= least);
+                    prop_assert_eq!(odd(bytes, least) == 0, all);
+                }
             }
         }
 
         #[test]
-        fn a_text_is_plain_if_each_byte_is(text in "[ -~]{0,30}", at in 0..30usize, odd in any::<u8>()) {
+        fn a_text_is_copied_and_plain_if_each_byte_is(text in "[ -~]{0,30}", at in 0..30usize, odd in any::<u8>()) {
             let mut text = text.into_bytes();
             if let Some(byte) = text.get_mut(at) {
                 *byte = odd;
             }
-            prop_assert_eq!(is_plain(&text), text.iter().all(|b| PLAIN[usize::from(*b)]));
+            let mut copy = vec![0; text.len()];
+            let plain = text.iter().all(|b| PLAIN[usize::from(*b)]);
+            prop_assert_eq!(copy_plain(&text, &mut copy, b' '), plain);
+            prop_assert!(!plain || copy == text);
         }
 
         #[test]

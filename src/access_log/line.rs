@@ -244,10 +244,33 @@ impl Form for Text {
 fn write<F: Form>(r: &Record, fields: &LogFields, second: &mut Second, to: &mut [u8]) -> usize {
     let all = to.len();
     let mut room = Room::new(to);
-    for field in fields.list() {
-        room = F::after(value::<F>(r, *field, second, room));
+    if fields.is_default() {
+        room = usual::<F>(r, second, room);
+    } else {
+        for field in fields.list() {
+            room = one::<F>(r, *field, second, room);
+        }
     }
     all - F::close(room).len()
+}
+
+/// The fields that a line has by default, without a look at which is next.
+fn usual<'a, F: Form>(r: &Record, second: &mut Second, room: Room<'a>) -> Room<'a> {
+    macro_rules! each {
+        ($($field:ident)*) => {{
+            $(let room = F::after(value::<F>(r, LogField::$field, second, room));)*
+            room
+        }};
+    }
+    each!(
+        Time Client Method Host Path Status Bytes DurationUs HeadUs QueueUs ConnectUs RetryUs FirstByteUs BodyClientUs
+        BodyBackendUs TunnelUs Cluster Backend Retries Generation Reason
+    )
+}
+
+#[inline(never)]
+fn one<'a, F: Form>(r: &Record, field: LogField, second: &mut Second, room: Room<'a>) -> Room<'a> {
+    F::after(value::<F>(r, field, second, room))
 }
 
 /// One key and its value.

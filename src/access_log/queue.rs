@@ -1,7 +1,7 @@
 //! One core's end of the access log: lines collected into batches, batches handed to the writer, never waiting.
 
 use super::escape::Second;
-use super::line::{Record, format};
+use super::line::{LINE_BYTES_MAX, Record, format};
 use super::writer::Message;
 use crate::config::{LogFields, LogFormat};
 use crate::event::CoreStats;
@@ -40,7 +40,8 @@ impl Queue {
     /// Adds the line for one exchange. If the batch is full and no other buffer is free, because the writer is stuck or
     /// slower than the lines come, the line is dropped and counted in [`CoreStats::log_dropped`].
     pub fn add(&mut self, record: &Record, how: (LogFormat, &LogFields)) {
-        if self.batch.len() - self.used < record.line_bytes_max() && !self.next_batch() {
+        let left = self.batch.len() - self.used;
+        if left < LINE_BYTES_MAX && left < record.line_bytes_max() && !self.next_batch() {
             return self.dropped(1);
         }
         self.used += format(record, how, &mut self.second, &mut self.batch[self.used..]);

@@ -51,7 +51,11 @@ pub fn show(text: &str, file: &str) -> Result<String, Faults> {
     typed.defaults = spelled(&defaults);
     for entry in typed.listeners.values_mut() {
         if let ListenerEntry::Short(address) = entry {
-            *entry = ListenerEntry::Full(file::Listener { address: address.clone(), trusted_proxies: Vec::new() });
+            *entry = ListenerEntry::Full(file::Listener {
+                address: address.clone(),
+                trusted_proxies: Vec::new(),
+                health_path: None,
+            });
         }
     }
     for cluster in typed.clusters.values_mut() {
@@ -133,11 +137,14 @@ fn connections_place(text: &str) -> usize {
 fn plan(typed: &File, pages: BTreeMap<u16, Page>, directory: &Path) -> Plan {
     let defaults = resolve(&typed.defaults, &Policy::default());
     let listeners = typed.listeners.iter().map(|(name, entry)| {
-        let (address, trusted_proxies) = match entry {
-            ListenerEntry::Short(address) => (address, Vec::new()),
-            ListenerEntry::Full(l) => (&l.address, l.trusted_proxies.iter().map(|b| b.0).collect()),
+        let (address, trusted_proxies, health_path) = match entry {
+            ListenerEntry::Short(address) => (address, Vec::new(), None),
+            ListenerEntry::Full(l) => {
+                (&l.address, l.trusted_proxies.iter().map(|b| b.0).collect(), l.health_path.clone())
+            }
         };
-        (name.clone(), Listener { name: name.clone(), address: joined(&address.0, directory), trusted_proxies })
+        let address = joined(&address.0, directory);
+        (name.clone(), Listener { name: name.clone(), address, trusted_proxies, health_path })
     });
     let clusters = typed.clusters.iter().map(|(name, cluster)| {
         let backends = cluster.backends.iter().map(|(id, entry)| {
@@ -165,6 +172,7 @@ fn plan(typed: &File, pages: BTreeMap<u16, Page>, directory: &Path) -> Plan {
         control_socket: typed.control.socket.as_ref().map(|p| directory.join(&p.0)),
         control_access: access(&typed.control),
         state_file: typed.state_file.as_ref().map(|p| directory.join(&p.0)),
+        status_listen: typed.status.listen.as_ref().map(|address| joined(&address.0, directory)),
     }
 }
 
@@ -187,6 +195,7 @@ fn settings(typed: &File, defaults: &Policy, pages: BTreeMap<u16, Page>, directo
         client_rate_min: defaults.client_rate_min,
         connections_per_worker: UNBUDGETED,
         pooled_per_worker: UNBUDGETED,
+        pipes_per_worker: limits::PIPES_MAX,
         underscores: typed.headers.underscores.into(),
         via: typed.headers.via.clone(),
         pages,
@@ -345,6 +354,7 @@ mod tests {
         );
         assert_eq!((plan.workers, plan.connections, plan.io), (None, None, Io::Auto));
         assert_eq!((plan.control_socket, plan.control_access.mode), (None, 0o660));
+        assert_eq!((plan.status_listen, &plan.listeners["main"].health_path), (None, &None));
         let p = Policy::default();
         assert_eq!((p.connect_timeout, p.head_timeout, p.body_timeout, p.tunnel_timeout), (3, 30, 30, 3600));
         assert_eq!((p.pool_idle, p.retries, p.body_max, p.health.on_timeout), (4, 3, u64::MAX, OnTimeout::Silent));
@@ -398,6 +408,8 @@ mod tests {
         assert_eq!(*empty.health.probe, ProbeSpec { timeout: 2, request: Some(probe) });
         assert_eq!(empty.health.check, Some(Check { interval: 7, rise: 2, fall: 4 }));
         assert_eq!(plan.listeners["six"].trusted_proxies.len(), 3);
+        assert_eq!(plan.listeners["six"].health_path.as_deref(), Some("/healthz"));
+        assert!(matches!(&plan.status_listen, Some(Address::Unix(p)) if p.ends_with("config/run/status.sock")));
         let Address::Unix(path) = &plan.listeners["local"].address else { panic!() };
         assert!(path.ends_with("tests/data/config/run/ringway.sock"), "{path:?}");
         let access = &plan.control_access;
@@ -525,7 +537,6 @@ mod tests {
             (r#""workers": 99999999999999999999999"#, "$.workers"),
             (r#""io": "urning""#, "$.io"),
             (r#""io": 1"#, "$.io"),
-            (r#""status": {}"#, "$.status"),
             (r#""defaults": {"balance": {}}"#, "$.defaults.balance"),
             (r#""defaults": {"balance": {"hash": "cookie"}}"#, "$.defaults.balance.hash"),
             (r#""defaults": {"balance": {"hash": 1}}"#, "$.defaults.balance.hash"),
@@ -536,6 +547,10 @@ mod tests {
             (r#""defaults": {"balance": {"hash": {"cookies": "a"}}}"#, "$.defaults.balance.hash.cookies"),
             (r#""defaults": {"balance": {"hash": "path", "bounded_load": 99}}"#, "$.defaults.balance.bounded_load"),
             (r#""defaults": {"fail_open": 101}"#, "$.defaults.fail_open"),
+            (r#""statis": {}"#, "$.statis"),
+            (r#""status": {"listen": "localhost:9180"}"#, "$.status.listen"),
+            (r#""status": {"listen": "127.0.0.1:0"}"#, "$.status.listen"),
+            (r#""status": {"listen": "127.0.0.1:1"}"#, "$.listeners.a"),
             (r#""defaults": {"timeouts": {"head": "0s"}}"#, "$.defaults.timeouts.head"),
             (r#""defaults": {"timeouts": {"head": 30}}"#, "$.defaults.timeouts.head"),
             (r#""defaults": {"timeouts": {"head": null}}"#, "$.defaults.timeouts.head"),
@@ -573,6 +588,38 @@ mod tests {
             assert!(faults.list.iter().all(|f| f.path == path), "{keys}: {faults}");
             assert!(faults.list.len() <= 2, "{keys}: {faults}");
         }
+    }
+
+    #[test]
+    fn health_paths_are_paths() {
+        for (path, good) in [("/", true), ("/healthz", true), ("healthz", false), ("/a?b", false), ("/a b", false)] {
+            let listeners = format!(r#"{{"a": {{"address": "127.0.0.1:1", "health_path": "{path}"}}}}"#);
+            let text = format!(r#"{{"listeners": {listeners}, "clusters": {{}}, "routes": {{}}}}"#);
+            match load(&text, "test.json") {
+                Ok(plan) => assert_eq!((plan.listeners["a"].health_path.as_deref(), good), (Some(path), true)),
+                Err(faults) => {
+                    assert!(!good && places(&faults)[0].2 == "$.listeners.a.health_path", "{faults}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_status_listener_that_others_reach_is_warned_of() {
+        for (address, warned) in [
+            ("127.0.0.1:9180", false),
+            ("127.3.2.1:9180", false),
+            ("[::1]:9180", false),
+            ("unix:/run/status.sock", false),
+            ("0.0.0.0:9180", true),
+            ("192.0.2.1:9180", true),
+            ("[::]:9180", true),
+        ] {
+            let plan = with(&format!(r#""status": {{"listen": "{address}"}}"#)).unwrap();
+            let warnings = plan.warnings();
+            assert_eq!(warnings.iter().any(|w| w.starts_with("$.status.listen: ")), warned, "{address}");
+        }
+        assert!(with(r#""status": {"listen": null}"#).unwrap().warnings().is_empty());
     }
 
     #[test]

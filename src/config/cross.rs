@@ -92,11 +92,20 @@ fn sockets_differ(root: &Object<'_>, directory: &Path, findings: &mut Findings) 
         fits(&path, text.range.start, &[Step::Key("control"), Step::Key("socket")], findings);
         seen.insert(Address::Unix(path), ("the control socket".into(), text.range.start));
     }
-    for listener in members(root, "listeners") {
-        let Some(Text { text, at, inner }) = listener.text("address") else { continue };
+    let status = member(root, "status").and_then(|s| s.value.as_object()).and_then(|s| member(s, "listen"));
+    let status = status.and_then(|listen| listen.value.as_string_lit()).map(|text| {
+        let steps = vec![Step::Key("status"), Step::Key("listen")];
+        (text.value.as_ref(), text.range.start, steps, "the status listener".to_owned())
+    });
+    let listeners = members(root, "listeners").filter_map(|listener| {
+        let Text { text, at, inner } = listener.text("address")?;
+        let mut steps = vec![Step::Key("listeners"), Step::Key(listener.key)];
+        steps.extend(inner.then_some(Step::Key("address")));
+        Some((text, at, steps, format!("listener {:?}", listener.key)))
+    });
+    for (text, at, steps, name) in status.into_iter().chain(listeners) {
         let Ok(address) = value::listen_address(text) else { continue };
-        let steps = [Step::Key("listeners"), Step::Key(listener.key), Step::Key("address")];
-        let steps = &steps[..2 + usize::from(inner)];
+        let steps = &steps[..];
         let address = match address {
             Address::Unix(path) => {
                 let path = directory.join(path);
@@ -105,10 +114,10 @@ fn sockets_differ(root: &Object<'_>, directory: &Path, findings: &mut Findings) 
             }
             other => other,
         };
-        if let Some((name, first)) = seen.get(&address) {
-            findings.add_second(at, *first, steps, Refusal::new(format!("{name} has the same address {text:?}")));
+        if let Some((other, first)) = seen.get(&address) {
+            findings.add_second(at, *first, steps, Refusal::new(format!("{other} has the same address {text:?}")));
         } else {
-            seen.insert(address, (format!("listener {:?}", listener.key), at));
+            seen.insert(address, (name, at));
         }
     }
 }

@@ -48,6 +48,9 @@ pub struct File {
     /// keeps them in memory only. Relative paths begin at the config file's directory. Needs a restart.
     #[serde(default)]
     pub state_file: Option<FilePath>,
+    /// Metrics and health for monitoring.
+    #[serde(default)]
+    pub status: Status,
     /// Limits of the whole process.
     #[serde(default)]
     pub limits: Limits,
@@ -92,6 +95,11 @@ pub struct Listener {
     /// Peers whose X-Forwarded-For and the like are believed: blocks such as `10.0.0.0/8`, or single addresses.
     #[serde(default)]
     pub trusted_proxies: Vec<Block>,
+    /// Path that Ringway itself answers on this listener, for any Host: 200 while it is ready for traffic, else 503.
+    /// `null` is none.
+    #[serde(default)]
+    #[schemars(extend("format" = "ringway-health-path"))]
+    pub health_path: Option<String>,
 }
 
 /// A cluster: backends, and whatever differs from `defaults`.
@@ -531,6 +539,15 @@ impl Default for Control {
     fn default() -> Control {
         Control { socket: None, mode: Mode(0o660), group: None, uids: None }
     }
+}
+
+/// Metrics and health for monitoring.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Status {
+    /// `IP:PORT`, `[IPV6]:PORT` or `unix:PATH` where `/metrics`, `/live` and `/ready` are answered over HTTP; `null` is
+    /// nowhere. Whoever reaches it can read it: keep it on a loopback address, or behind a firewall.
+    pub listen: Option<ListenAddress>,
 }
 
 /// Limits of the whole process.

@@ -102,13 +102,14 @@ const USUAL: [LogField; 21] = [
 pub struct LogFields {
     list: Vec<LogField>,
     set: u64,
+    usual: bool,
 }
 
 impl LogFields {
     /// These, in this order; the second of two equal ones is left out. None at all are the usual ones.
     pub fn new(list: &[LogField]) -> LogFields {
         let list = if list.is_empty() { &USUAL } else { list };
-        let mut fields = LogFields { list: Vec::with_capacity(list.len()), set: 0 };
+        let mut fields = LogFields { list: Vec::with_capacity(list.len()), set: 0, usual: list == USUAL };
         for field in list {
             if !fields.has(*field) {
                 fields.set |= 1 << *field as u64;
@@ -121,6 +122,11 @@ impl LogFields {
     /// Whether this is one of them.
     pub fn has(&self, field: LogField) -> bool {
         self.set & 1 << field as u64 != 0
+    }
+
+    /// They are those that a line has by default, in that order.
+    pub fn is_default(&self) -> bool {
+        self.usual
     }
 
     /// None of those is among them that a line does not have by default.

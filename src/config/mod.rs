@@ -61,6 +61,8 @@ pub struct Listener {
     pub address: Address,
     /// Peers whose X-Forwarded-* are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Path that is answered here, with the state of the process.
+    pub health_path: Option<String>,
 }
 
 impl Listener {
@@ -145,6 +147,9 @@ pub struct Settings {
     /// Idle backend connections that one worker keeps, all backends together. As loaded a cautious guess;
     /// [`budget::apply`] puts the real number.
     pub pooled_per_worker: usize,
+    /// Pipes that one worker may have for spliced bodies. As loaded a cautious guess; [`budget::apply`] puts the real
+    /// number.
+    pub pipes_per_worker: usize,
     /// Names with `_`.
     pub underscores: Underscores,
     /// Via pseudonym, `None` is off.
@@ -227,6 +232,8 @@ pub struct Plan {
     pub control_access: ControlAccess,
     /// Where patches and overrides are kept. Needs a restart.
     pub state_file: Option<PathBuf>,
+    /// Where metrics and health are answered; `None` is nowhere.
+    pub status_listen: Option<Address>,
 }
 
 /// Who may use the control socket.
@@ -238,4 +245,20 @@ pub struct ControlAccess {
     pub group: Option<String>,
     /// What each user may do; `None` is everything.
     pub uids: Option<BTreeMap<u32, Level>>,
+}
+
+impl Plan {
+    /// What is allowed and may yet be a mistake, each a sentence that begins with its key.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Some(Address::Ip(address)) = &self.status_listen
+            && !address.ip().to_canonical().is_loopback()
+        {
+            warnings.push(format!(
+                "$.status.listen: {address} is no loopback address: whoever reaches it can read the names, addresses and \
+                 figures of all applications"
+            ));
+        }
+        warnings
+    }
 }

@@ -472,6 +472,18 @@ pub fn status_class(text: &str) -> Result<u16, Refusal> {
     })
 }
 
+/// Checks a path that Ringway answers itself: compared with the request's byte by byte, so it has no query.
+pub fn health_path(text: &str) -> Result<(), Refusal> {
+    if !text.starts_with('/') {
+        return Err(Refusal::write("a health path begins with /", format_args!("/{text}")));
+    }
+    match text.chars().find(|c| !c.is_ascii_graphic() || matches!(c, '#' | '?')) {
+        None => Ok(()),
+        Some('?') => Err(Refusal::hint("a health path has no query", "requests match with any query")),
+        Some(bad) => Err(Refusal::new(format!("{bad:?} cannot stand in a path"))),
+    }
+}
+
 /// Statuses that Ringway answers with by itself, and that a page can be given for.
 pub const OWN_STATUSES: [u16; 12] = [400, 404, 408, 413, 414, 417, 431, 501, 502, 503, 504, 505];
 

@@ -36,6 +36,7 @@ pub(super) fn check(format: &str, text: &str) -> Result<(), Refusal> {
         "ringway-field-value" => value::field_value(text),
         "ringway-probe-text" => value::probe_text(text),
         "ringway-status-class" => value::status_class(text).map(drop),
+        "ringway-health-path" => value::health_path(text),
         _ => Ok(()),
     }
 }

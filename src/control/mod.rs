@@ -1,15 +1,18 @@
 //! The control thread: one poll loop, no async, and nothing in it waits for anybody.
 //!
 //! What comes in: signals (`signals`), reports of the workers (channels and a doorbell), requests on the control socket
-//! (`socket`), verdicts of probes (`probe`), answers of the resolver (`resolve`), and time. What it means is decided by the
-//! supervisor, which is pure; this loop carries the decisions out. A reload is told in `reload`, the start in `start`.
+//! (`socket`) and on the status listener (`monitor`), verdicts of probes (`probe`), answers of the resolver (`resolve`), and
+//! time. What it means is decided by the supervisor, which is pure; this loop carries the decisions out. A reload is told in
+//! `reload`, the start in `start`.
 //!
-//! Writing is left to threads of their own: the access log to its writer, the operational log to `say`.
+//! Writing is left to threads of their own: the access log to its writer, the operational log to `say`, the metrics to
+//! theirs.
 
 mod actions;
 mod answers;
 pub mod listeners;
 pub mod lock;
+pub mod monitor;
 pub mod probe;
 mod probe_answer;
 mod reload;
@@ -38,6 +41,7 @@ use crossbeam_channel::{Receiver, Sender};
 use listeners::Listeners;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use monitor::Monitor;
 use probe::{Outcome, Probes};
 use requests::Asker;
 use resolve::Resolver;
@@ -57,7 +61,8 @@ use waits::Waiting;
 const BELL: Token = Token(0);
 const SIGNALS: Token = Token(1);
 const SOCKET: Token = Token(2);
-const FIRST_PROBE: usize = SOCKET.0 + 1 + limits::CONTROL_CLIENTS_MAX;
+const STATUS: Token = Token(SOCKET.0 + 1 + limits::CONTROL_CLIENTS_MAX);
+const FIRST_PROBE: usize = STATUS.0 + 1 + limits::STATUS_CLIENTS_MAX;
 
 /// Messages of workers handled in one turn before everything else gets its turn.
 const MESSAGES_PER_TURN: usize = 4096;
@@ -110,6 +115,14 @@ impl Door {
     pub fn control_socket(&self, path: &std::path::Path, access: &ControlAccess) -> io::Result<ControlSocket> {
         ControlSocket::open(path, access, (self.registry()?, SOCKET), answers::hello(), answers::refusal)
     }
+
+    /// The status listener's place on this loop, without a listener yet. The process began at `since`, seconds since 1970.
+    ///
+    /// # Errors
+    /// No descriptors to be had.
+    pub fn monitor(&self, cores: usize, since: u64) -> io::Result<Monitor> {
+        Ok(Monitor::new((self.registry()?, STATUS), self.ring(), cores, since))
+    }
 }
 
 /// What a reload is checked against.
@@ -143,6 +156,8 @@ pub struct Parts {
     pub signals: Signals,
     /// The control socket, if there is one.
     pub socket: Option<ControlSocket>,
+    /// The status listener.
+    pub monitor: Monitor,
     /// Resolves names.
     pub resolver: Resolver,
     /// Sockets opened at the start.
@@ -181,6 +196,7 @@ pub struct Control {
     from_workers: Receiver<FromWorker>,
     signals: Signals,
     socket: Option<ControlSocket>,
+    monitor: Monitor,
     probes: Probes,
     resolver: Resolver,
     listeners: Listeners,
@@ -192,8 +208,6 @@ pub struct Control {
     saving: u64,
     reloads: reload::Reloads,
     waits: Vec<Waiting>,
-    /// What readiness probes are told.
-    ready: bool,
     own_uid: u32,
     /// When the first stop signal came.
     stopped_ms: Option<u64>,
@@ -219,6 +233,7 @@ impl Control {
             from_workers: parts.from_workers,
             signals: parts.signals,
             socket: parts.socket,
+            monitor: parts.monitor,
             probes,
             resolver: parts.resolver,
             listeners: parts.listeners,
@@ -229,7 +244,6 @@ impl Control {
             saving: 0,
             reloads: reload::Reloads::default(),
             waits: Vec::new(),
-            ready: true,
             own_uid: machine::own_uid(),
             stopped_ms: None,
             ended: None,
@@ -255,6 +269,7 @@ impl Control {
             self.hear_resolver();
             self.keep_time();
             self.requests();
+            self.monitor();
             self.go_on_reloading();
             self.go_on_waiting();
             if let Some(ended) = self.ended {
@@ -277,6 +292,7 @@ impl Control {
         let now = Instant::now();
         let deadlines = [
             supervisor,
+            self.monitor.deadline(now),
             self.probes.deadline(),
             self.resolver.deadline(),
             self.reloads.deadline(now),
@@ -293,6 +309,7 @@ impl Control {
             SIGNALS => self.take_signals(),
             token => match &mut self.socket {
                 Some(socket) if socket.owns(token) => socket.event(token, Instant::now()),
+                _ if self.monitor.event(token, Instant::now()) => {}
                 _ => {
                     if let Some(outcome) = self.probes.event(token) {
                         self.probed(outcome);

@@ -111,7 +111,7 @@ impl Control {
                 self.finish(&asker, "log level", done.map(|()| format!("the operational log tells {level} and worse")));
             }
             Command::Ready(ready) => {
-                self.ready = ready.ready;
+                self.set_ready(ready.ready);
                 let word = if ready.ready { "ready" } else { "not ready" };
                 self.finish(&asker, "ready", Ok(format!("readiness probes are told: {word}")));
             }

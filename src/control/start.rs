@@ -149,6 +149,8 @@ fn start(
     let choice = choose_driver(&plan)?;
     let (resolver, resolutions) = resolve_names(&plan, &door)?;
     let target = plan.settings.log_target.clone();
+    let status_listen = plan.status_listen.clone();
+    plan.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     let began = Instant::now();
     let mut supervisor =
         Supervisor::new(plan, cores, resolutions).map_err(|refusal| Failure::Config(refusal.to_string()))?;
@@ -164,6 +166,10 @@ fn start(
     let mut opened = listeners
         .open(&supervisor.listeners(), cores)
         .map_err(|(name, e)| Failure::System(format!("$.listeners.{name}: {e}")))?;
+    let since = unix_now();
+    let mut monitor = door.monitor(cores, since).map_err(failed("control loop"))?;
+    let status = monitor.open(status_listen.as_ref()).map_err(failed("$.status.listen"))?;
+    monitor.install(status_listen.as_ref(), status);
     let sink = Sink::open(&target).map_err(failed("$.log.access"))?;
     let log = access_log::spawn(cores, sink).map_err(failed("no thread for the access log"))?;
     let publisher = Publisher::new(supervisor.snapshot());
@@ -196,12 +202,8 @@ fn start(
         workers.push(link);
     }
     tracing::info!("ringway {} serves with {cores} workers on {choice}", env!("CARGO_PKG_VERSION"));
-    let origin = Origin {
-        file,
-        open_files_max,
-        driver: if choice == Choice::Epoll { "epoll" } else { "uring" },
-        since: unix_now(),
-    };
+    let origin =
+        Origin { file, open_files_max, driver: if choice == Choice::Epoll { "epoll" } else { "uring" }, since };
     let parts = Parts {
         door,
         began,
@@ -211,6 +213,7 @@ fn start(
         from_workers,
         signals,
         socket,
+        monitor,
         resolver,
         listeners,
         log,

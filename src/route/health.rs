@@ -1,6 +1,7 @@
 //! What is known of one endpoint: the published state, and the cells in which each core counts. What the cells mean is
 //! `judge`'s to say.
 
+use super::histogram::Histogram;
 use crate::limits::WEIGHT_ONE;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::Acquire;
@@ -49,6 +50,16 @@ impl State {
     }
 }
 
+/// The names of all states, at [`State::index`].
+pub const STATES: [&str; 4] = ["up", "down", "drain", "maint"];
+
+impl State {
+    /// Its place in [`STATES`].
+    pub fn index(self) -> usize {
+        self.standing as usize
+    }
+}
+
 /// What one core counts about one endpoint. One writer (the core), read by control: relaxed loads and stores only.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -87,6 +98,10 @@ pub struct CoreCell {
     pub retries: AtomicU64,
     /// Requests sent although it was not up, since its cluster fails open.
     pub fail_open: AtomicU64,
+    /// Time from the begin of an attempt (before it connects) to its final response head.
+    pub latency: Histogram,
+    /// Pooled connections at the latest tick.
+    pub pooled: AtomicU32,
 }
 
 /// The cells of one endpoint, one per core; made at first use, kept over reloads.
@@ -94,12 +109,14 @@ pub struct CoreCell {
 pub struct Cells {
     cores: usize,
     cells: OnceLock<Box<[CoreCell]>>,
+    /// Changes of the published state, by the state that it came to. Control alone writes and reads them.
+    pub flips: [AtomicU64; STATES.len()],
 }
 
 impl Cells {
     /// For this many cores; allocates nothing yet.
     pub fn new(cores: usize) -> Cells {
-        Cells { cores, cells: OnceLock::new() }
+        Cells { cores, cells: OnceLock::new(), flips: Default::default() }
     }
 
     /// One core's cell, made if this is the first use by any core.

@@ -1,5 +1,6 @@
 //! The route table: host, then path, to a cluster (docs/CONFIG.md, "routes").
 
+use super::counts::ClusterEnds;
 use super::health::Cells;
 use super::health_policy::HealthPolicy;
 use super::host::{self, Pattern};
@@ -141,6 +142,8 @@ pub struct Cluster {
     pub first_state: usize,
     /// What governs its exchanges.
     pub policy: Policy,
+    /// How its exchanges ended, kept over reloads.
+    pub ends: Arc<ClusterEnds>,
 }
 
 /// One route as configured.
@@ -356,6 +359,7 @@ pub(crate) mod tests {
             backends: weights.iter().enumerate().map(backend).collect(),
             first_state,
             policy: policy(balance),
+            ends: Arc::new(ClusterEnds::new(2)),
         }
     }
 

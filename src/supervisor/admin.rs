@@ -328,7 +328,7 @@ impl Supervisor {
     /// Writes down who is paused as workers read it.
     fn repause(&mut self) {
         let mut ids: Vec<ClusterId> =
-            self.admin.pauses.keys().filter_map(|name| self.identities.clusters.get(name)).copied().collect();
+            self.admin.pauses.keys().filter_map(|name| self.identities.cluster(name)).collect();
         ids.sort();
         self.paused = ids.into();
     }
@@ -347,11 +347,11 @@ impl Supervisor {
         if self.drain.is_some() {
             return Err("the process is about to end".to_owned());
         }
-        self.identities.clusters.get(cluster).copied().ok_or_else(|| format!("there is no cluster {cluster:?}"))
+        self.identities.cluster(cluster).ok_or_else(|| format!("there is no cluster {cluster:?}"))
     }
 
     fn cluster_named(&self, name: &str) -> Option<&Arc<Cluster>> {
-        self.table.cluster(*self.identities.clusters.get(name)?)
+        self.table.cluster(self.identities.cluster(name)?)
     }
 
     /// The endpoints of a backend; none if its name has no address.

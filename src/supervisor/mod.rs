@@ -50,6 +50,7 @@ use entry::{Entry, Health, Ramp};
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// What control has to do, in this order.
 #[derive(Clone, Debug)]
@@ -421,7 +422,12 @@ impl Supervisor {
     fn refresh(&mut self, id: BackendId) {
         let entry = &self.entries[&id];
         let at = self.table.clusters()[entry.cluster].first_state + entry.index;
-        self.states[at] = self.state_of(id);
+        let (was, is) = (self.states[at], self.state_of(id));
+        if was.standing != is.standing {
+            let (cluster, index) = self.place(id);
+            cluster.backends[index].cells.flips[is.index()].fetch_add(1, Relaxed);
+        }
+        self.states[at] = is;
     }
 
     /// How an operator has put it out, if so.

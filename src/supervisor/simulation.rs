@@ -291,8 +291,8 @@ fn traffic(supervisor: &mut Supervisor, dice: &mut Dice, now: u64) -> Vec<Action
 
 fn run(seed: u64) -> Model {
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    let mut model = Model::default();
-    model.policies = NAMES.into_iter().map(|name| (name, random_health(&mut dice))).collect();
+    let policies = NAMES.into_iter().map(|name| (name, random_health(&mut dice))).collect();
+    let mut model = Model { policies, ..Model::default() };
     let first = random_plan(&mut model.policies, &mut dice);
     let mut supervisor = Supervisor::new(first, CORES, Resolutions::default()).unwrap();
     model.published(&supervisor.snapshot(), true, 0);

@@ -38,6 +38,7 @@ pub(super) fn plan(clusters: &[(&str, &[(&str, &str)])]) -> Plan {
         control_socket: None,
         control_access: ControlAccess { mode: 0o600, group: None, uids: None },
         state_file: None,
+        status_listen: None,
     }
 }
 
@@ -60,6 +61,7 @@ fn settings() -> Settings {
         client_rate_min: 240,
         connections_per_worker: 1000,
         pooled_per_worker: 1000,
+        pipes_per_worker: 0,
         underscores: Underscores::default(),
         via: None,
         pages: BTreeMap::new(),
@@ -73,7 +75,8 @@ fn settings() -> Settings {
 
 fn with_listeners(mut plan: Plan, listeners: &[(&str, &str)]) -> Plan {
     let listener = |(name, at): &(&str, &str)| {
-        let listener = Listener { name: (*name).into(), address: address(at), trusted_proxies: Vec::new() };
+        let listener =
+            Listener { name: (*name).into(), address: address(at), trusted_proxies: Vec::new(), health_path: None };
         ((*name).into(), listener)
     };
     plan.listeners = listeners.iter().map(listener).collect();
@@ -361,7 +364,8 @@ fn a_share_of_failures_marks() {
         s.tick(second * 1000);
         cell.statuses[1].fetch_add(10, Relaxed);
         let bad = if second < 10 { 1 } else { 3 };
-        (cell.resets.fetch_add(bad, Relaxed), cell.failures_in_row.store(1, Relaxed));
+        cell.resets.fetch_add(bad, Relaxed);
+        cell.failures_in_row.store(1, Relaxed);
         cell.head_tick.store(second as u32 + 1, Relaxed);
         let actions = s.look(a, second * 1000 + 500);
         let marked = noted(&actions);

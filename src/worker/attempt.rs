@@ -35,6 +35,8 @@ pub(super) enum Outcome {
 pub(super) struct Flow<'a> {
     /// The request's head.
     request: &'a [u8],
+    /// The microsecond at which the attempt began.
+    sent_us: u64,
     pub(super) body_max: u64,
     pub(super) body_timeout: u32,
     pub(super) client_timeout: u32,
@@ -172,7 +174,7 @@ pub(super) async fn attempt<N: Net, C: Stream>(
             return Outcome::Refuse { status, reason };
         }
     };
-    let sent = backend.sent(slot.now(), core.stats.epoch.load(Relaxed));
+    let sent = backend.sent(slot.now(), core.stats.epoch.load(Relaxed), core.net.now_us());
     backend.occupy(1);
     let mut lease = Lease { stream: None, reused: false, backend, slot };
     if let Err(trouble) = connect(turn, policy.connect_timeout, (state.fresh_only, body.is_done()), &mut lease).await {
@@ -197,6 +199,7 @@ pub(super) async fn attempt<N: Net, C: Stream>(
 
     let flow = Flow {
         request: &buf.filled()[..turn.head.bytes],
+        sent_us: sent.us,
         body_max: policy.body_max,
         body_timeout: policy.body_timeout,
         client_timeout: policy.client_body_timeout,
@@ -366,10 +369,12 @@ async fn connect<N: Net, C: Stream>(
     let once = !turn.head.method.is_idempotent() || !whole;
     if !fresh_only && let Some(stream) = backend.pool.check_out(&core.net, slot.now(), once) {
         slot.backend(Some(stream.handle()));
+        add(&core.stats.pool_hits, 1);
         (lease.stream, lease.reused) = (Some(stream), true);
         turn.pass_to(Phase::FirstByte);
         return Ok(());
     }
+    add(&core.stats.pool_misses, 1);
     slot.arm(Dir::Down, Aim::Backend, seconds);
     let connected = core.net.connect(&backend.endpoint, |handle| slot.backend(Some(handle))).await;
     slot.disarm(Dir::Down);
@@ -415,10 +420,11 @@ async fn download<N: Net, C: Stream>(
     turn.enter(Phase::BodyClient);
     slot.disarm(Dir::Down);
     slot.backend_answered();
+    let took_us = core.net.now_us().saturating_sub(flow.sent_us);
     if flow.health.statuses.contains(head.status) && !asks_for_patience(&head, buf.filled()) {
-        core.answered_badly(backend, head.status);
+        core.answered_badly(backend, head.status, took_us);
     } else {
-        backend.answered(head.status, slot.now());
+        backend.answered(head.status, slot.now(), took_us);
     }
     if reused {
         backend.pool.reused(true);

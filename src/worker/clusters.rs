@@ -67,20 +67,20 @@ impl<S> LocalBackend<S> {
         self.cells.core(self.core)
     }
 
-    /// A request goes out, by the snapshot of this epoch. Keep what this returns for [`Core::blame`].
-    pub fn sent(&self, now: u32, epoch: u64) -> Sent {
+    /// A request goes out, by the snapshot of this epoch, at a tick and a microsecond. Keep what this returns for [`Core::blame`].
+    pub fn sent(&self, now: u32, epoch: u64, us: u64) -> Sent {
         let cell = self.cell();
         add(&cell.requests, 1);
-        Sent { tick: now, epoch, heads: self.heads.get() }
+        Sent { tick: now, epoch, us, heads: self.heads.get() }
     }
 
-    /// A response head came: the backend lives, and is well.
-    pub fn answered(&self, status: u16, now: u32) {
+    /// A response head came, so many microseconds after [`Sent::us`]: the backend lives, and is well.
+    pub fn answered(&self, status: u16, now: u32, took_us: u64) {
         let cell = self.cell();
         if cell.failures_in_row.load(Ordering::Relaxed) != 0 {
             set(&cell.failures_in_row, 0);
         }
-        self.head(status, now);
+        self.head(status, now, took_us);
     }
 
     /// One more failure in a row.
@@ -89,12 +89,13 @@ impl<S> LocalBackend<S> {
         set(failures, failures.load(Ordering::Relaxed).saturating_add(1));
     }
 
-    fn head(&self, status: u16, now: u32) {
+    fn head(&self, status: u16, now: u32, took_us: u64) {
         let cell = self.cell();
         self.heads.set(self.heads.get() + 1);
         set(&cell.head_tick, now + 1);
         let heads = &cell.statuses[usize::from(status / 100).clamp(1, 5) - 1];
         heads.store(heads.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+        cell.latency.add(took_us);
     }
 
     /// Heads that all cores have had from it. Reads other cores' cells: not for the path of each request.
@@ -125,6 +126,8 @@ impl<S> LocalBackend<S> {
 pub struct Sent {
     tick: u32,
     epoch: u64,
+    /// The microsecond, by the core's clock.
+    pub us: u64,
     heads: u64,
 }
 
@@ -245,6 +248,10 @@ impl<S: Stream> Clusters<S> {
         let mut suspicions = 0;
         for backend in self.backends.borrow().values() {
             backend.pool.tick(net, now);
+            // No cells are made for a backend that nobody has used.
+            if let Some(cell) = backend.cells.all().get(backend.core) {
+                set(&cell.pooled, backend.pool.len() as u32);
+            }
             if let Some(suspicion) = backend.suspicion.get() {
                 if backend.heads_of_all() == suspicion.heads && now < suspicion.until {
                     suspicions += 1;
@@ -330,11 +337,11 @@ impl<N: Net> Core<N> {
     }
 
     /// A response head came with a status that counts as a failure: the backend lives, but is not well.
-    pub(super) fn answered_badly(&self, backend: &LocalBackend<N::Stream>, status: u16) {
+    pub(super) fn answered_badly(&self, backend: &LocalBackend<N::Stream>, status: u16, took_us: u64) {
         backend.failed();
         // Bad before it is counted at all: whoever sees the head knows that it was bad.
         add(&backend.cell().bad_statuses, 1);
-        backend.head(status, self.slots.now());
+        backend.head(status, self.slots.now(), took_us);
         self.report(backend);
     }
 

@@ -15,9 +15,12 @@ mod deadlines;
 mod idle;
 mod log;
 pub mod net;
+mod pipes;
 mod pool;
+mod pulse;
 mod relay;
 mod session;
+mod splice;
 pub mod start;
 
 pub use start::Start;
@@ -34,6 +37,8 @@ use idle::IdleRoom;
 use net::Net;
 use net::driver::Choice;
 use net::os::{Bell, Os};
+use pipes::Pipes;
+use pulse::Pulse;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io::Write;
@@ -122,6 +127,7 @@ pub struct Core<N: Net> {
     stats: Arc<CoreStats>,
     log: RefCell<Queue>,
     buffers: Rc<Pool>,
+    pipes: Pipes,
     slots: Rc<Slots>,
     idle: Rc<IdleRoom>,
     clusters: Clusters<N::Stream>,
@@ -132,6 +138,7 @@ pub struct Core<N: Net> {
     drain: Cell<Option<Drain>>,
     cut: Cell<u32>,
     random: Cell<u64>,
+    pulse: Pulse,
     date: Cell<[u8; 29]>,
     unix_seconds: Cell<u64>,
     /// Counts connections that have ended.
@@ -230,6 +237,7 @@ impl<N: Net> Core<N> {
             stats: links.stats,
             log: RefCell::new(links.log),
             buffers: Rc::default(),
+            pipes: Pipes::default(),
             slots: Rc::default(),
             idle: Rc::default(),
             clusters: Clusters::default(),
@@ -239,6 +247,7 @@ impl<N: Net> Core<N> {
             drain: Cell::new(None),
             cut: Cell::new(0),
             random: Cell::new(net.seed()),
+            pulse: Pulse::default(),
             date: Cell::new([b' '; 29]),
             unix_seconds: Cell::new(0),
             left: Cell::new(0),
@@ -260,8 +269,8 @@ impl<N: Net> Core<N> {
         let now = || self.stats.epoch_at_us.store(self.net.now_us(), Ordering::Relaxed);
         if let Some(old) = self.reader.look(&self.stats.epoch, now) {
             self.retired.borrow_mut().push(old);
-            self.retire();
         }
+        self.retire();
     }
 
     /// Tells control. A hint that finds the channel full is not lost: control is made to look at everything.
@@ -278,6 +287,7 @@ impl<N: Net> Core<N> {
         self.idle.tick(&self.net, now);
         let pooled = self.clusters.tick(&self.net, now);
         self.buffers.trim();
+        self.pipes.trim();
         if let Some(drain) = self.drain.get() {
             if now >= drain.idle_until {
                 self.idle.end_all(&self.net);
@@ -294,6 +304,11 @@ impl<N: Net> Core<N> {
 
     fn count(&self, now: u32, pooled: usize) {
         let stats = &self.stats;
+        let cpu_us = self.net.cpu_us();
+        let beat = self.pulse.beat(now, self.net.now_us(), cpu_us);
+        stats.lag.add(beat.late_us);
+        stats.cpu_us.store(cpu_us, Ordering::Relaxed);
+        stats.busy_permille.store(beat.busy_permille, Ordering::Relaxed);
         stats.ticks.store(now, Ordering::Relaxed);
         stats.connections.store(self.connections.get() as u64, Ordering::Relaxed);
         stats.idle.store(self.idle.len() as u64, Ordering::Relaxed);
@@ -389,6 +404,11 @@ impl<N: Net> Core<N> {
     /// Whether responses have to say that the connection ends.
     fn is_draining(&self) -> bool {
         self.drain.get().is_some()
+    }
+
+    /// Whether health checks are told that traffic is welcome.
+    fn is_ready(&self) -> bool {
+        self.reader.publisher().is_ready() && !self.is_draining()
     }
 
     /// Nothing is accepted any more, and nobody is left of those who were.

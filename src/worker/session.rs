@@ -268,6 +268,10 @@ async fn run<N: Net, C: Stream>(turn: &Turn<'_, N, C>, buf: Buf, tally: &mut Tal
     if head.max_forwards == Some(0) {
         return turn.answer(200, Reason::Own, buf, tally).await;
     }
+    if turn.asks_for_health(buf.filled()) {
+        let status = if core.is_ready() { 200 } else { 503 };
+        return turn.answer(status, Reason::Health, buf, tally).await;
+    }
     let mut state = None;
     let mut tried = Tried::default();
     let mut cluster: Option<Rc<LocalCluster<N::Stream>>> = None;
@@ -371,6 +375,13 @@ impl<N: Net, C: Stream> Turn<'_, N, C> {
         forwarded::client(self.head, head_bytes, peer, &|ip| listener.trusts(ip))
     }
 
+    /// Whether this is a health check, which is answered here whatever its Host says.
+    fn asks_for_health(&self, head_bytes: &[u8]) -> bool {
+        let view = self.core.view();
+        let path = view.settings.listener(self.info.listener).and_then(|l| l.health_path.as_deref());
+        path.is_some_and(|path| path.as_bytes() == self.head.path.of(head_bytes))
+    }
+
     /// Whether the exchange has lost its client; books the reason.
     pub(super) fn client_is_gone(&self, tally: &mut Tally<N::Stream>) -> bool {
         let (gone, drained) = (self.slot.client_gone(), self.slot.drained());
@@ -428,8 +439,16 @@ impl<N: Net, C: Stream> Turn<'_, N, C> {
         if let (Reason::Own, Some(bytes)) = (reason, head_bytes) {
             reply::final_recipient(self.head, bytes, &core.date.get(), close, keep_alive, out.vec());
         } else {
-            add(&core.stats.own_answers[usize::from(status >= 500)], 1);
+            let health = reason == Reason::Health;
+            if !health {
+                add(&core.stats.own_answers[usize::from(status >= 500)], 1);
+            }
             let view = core.view();
+            let page = if health && status == 200 {
+                Some(("text/plain; charset=utf-8", &b"ok\n"[..]))
+            } else {
+                view.settings.pages.get(&status).map(|page| (page.content_type.as_str(), &page.body[..]))
+            };
             let accept = head_bytes.and_then(|bytes| self.head.accept(bytes));
             reply::write(
                 &reply::Reply {
@@ -440,7 +459,7 @@ impl<N: Net, C: Stream> Turn<'_, N, C> {
                     keep_alive,
                     retry_after: (status == 503).then_some(view.settings.retry_after),
                     date: &core.date.get(),
-                    page: view.settings.pages.get(&status).map(|page| (page.content_type.as_str(), &page.body[..])),
+                    page,
                     detail: reason.detail(),
                 },
                 out.vec(),
@@ -476,6 +495,8 @@ impl<N: Net> Core<N> {
     /// The end of an exchange: counters, and its log line.
     fn conclude<C: Stream>(&self, turn: &Turn<'_, N, C>, head_bytes: Option<&[u8]>, tally: &Tally<N::Stream>) {
         add(&self.stats.exchanges, 1);
+        let ends = tally.cluster.as_ref().map_or(&self.stats.ends, |cluster| cluster.shared.ends.core(self.index));
+        ends.add(tally.reason.index(), tally.status);
         if !tally.reason.is_regular() {
             self.stats.failures.add(|| self.failure(turn.head, head_bytes, tally));
         }

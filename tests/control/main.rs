@@ -82,6 +82,7 @@ impl Rig {
         let resolver = Resolver::new(Arc::new(lookup), door.ring()).expect("threads");
         let supervisor = Supervisor::new(plan, CORES, Resolutions::default()).expect("a plan without faults");
         let publisher = Publisher::new(supervisor.snapshot());
+        let monitor = door.monitor(CORES, 1_000_000).expect("a place");
         let (signals, pipe) = UnixStream::pair().expect("a pair");
         let (outbox, from_workers) = bounded(64);
         let ring = door.ring();
@@ -117,6 +118,7 @@ impl Rig {
             from_workers,
             signals: Signals::from_pipes(vec![(Signal::Stop, pipe)]).expect("signals"),
             socket: Some(socket),
+            monitor,
             resolver,
             listeners: Listeners::default(),
             log: access_log::spawn(CORES, Sink::Off).expect("a thread"),

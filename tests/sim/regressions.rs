@@ -11,6 +11,7 @@ use ringway::access_log::{self, Sink};
 use ringway::config::{HalfClose, ListenerId, LogTarget, Settings};
 use ringway::event::{CoreStats, ToWorker};
 use ringway::publish::{Publisher, Snapshot};
+use ringway::route::counts::ClusterEnds;
 use ringway::route::health::{Cells, State};
 use ringway::route::table::{Backend, Cluster, NewRoute, Policy, RouteTable};
 use ringway::route::{BackendId, ClusterId, Endpoint};
@@ -107,7 +108,14 @@ fn stage(mem: &Mem, seed: u64, tweak: &impl Fn(&mut Settings, &mut Policy)) -> S
     let (id, name, cells) = (BackendId(0), "b".to_string(), Arc::new(Cells::new(1)));
     let backend = Backend { id, name, endpoint, weight: 1, backup: false, max_conns: 0, cells };
     let (id, name) = (ClusterId(0), "c".to_string());
-    let cluster = Arc::new(Cluster { id, name, backends: vec![backend], first_state: 0, policy });
+    let cluster = Arc::new(Cluster {
+        id,
+        name,
+        backends: vec![backend],
+        first_state: 0,
+        policy,
+        ends: Arc::new(ClusterEnds::new(1)),
+    });
     let route = NewRoute { name: "*/".into(), host: "*".into(), path: "/".into(), cluster: cluster.clone() };
     let table = Arc::new(RouteTable::build(vec![cluster], vec![route]).expect("one route"));
     let states = [State::up(1)].into();

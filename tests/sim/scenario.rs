@@ -12,6 +12,7 @@ use ringway::config::{Address, HalfClose, Listener, ListenerId, LogFormat, LogTa
 use ringway::event::{CoreStats, FromWorker, ToWorker};
 use ringway::limits;
 use ringway::publish::{Publisher, Snapshot};
+use ringway::route::counts::ClusterEnds;
 use ringway::route::health::{Cells, Standing, State};
 use ringway::route::health_policy::{HealthPolicy, StatusSet};
 use ringway::route::table::{self, Balance, Cluster, Hash, HashBy, NewRoute, Policy, RouteTable};
@@ -129,7 +130,7 @@ fn listener(name: &str, endpoint: &Endpoint) -> Listener {
         Endpoint::Ip(address) => Address::Ip(*address),
         Endpoint::Unix(path) => Address::Unix(path.clone()),
     };
-    Listener { name: name.into(), address, trusted_proxies: Vec::new() }
+    Listener { name: name.into(), address, trusted_proxies: Vec::new(), health_path: None }
 }
 
 /// Where one core listens for one listener.
@@ -155,6 +156,7 @@ pub fn settings(dice: &mut Dice, front: &[Endpoint]) -> Settings {
         drain_timeout: 10,
         retry_after: 5,
         pooled_per_worker: 1000,
+        pipes_per_worker: dice.pick(&[0, 1, 10]),
     }
 }
 
@@ -693,6 +695,7 @@ fn snapshot(
             backends: listed().map(backend).collect(),
             first_state: states.len(),
             policy: ledger.rules.policies[index].clone(),
+            ends: Arc::new(ClusterEnds::new(settings.listeners.len())),
         });
         states.extend(listed().map(|b| State::new(b.standing, b.weight)));
         let host = format!("c{index}.test");

@@ -16,7 +16,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("supervisor", &["config", "event", "exchange", "http", "publish", "route"]),
     ("access_log", &["config", "event", "route"]),
     ("worker", &["access_log", "config", "event", "exchange", "failures", "http", "publish", "route"]),
-    ("control", &["access_log", "config", "event", "http", "publish", "route", "supervisor", "worker"]),
+    ("metrics", &["event", "exchange", "publish", "route"]),
+    ("control", &["access_log", "config", "event", "http", "metrics", "publish", "route", "supervisor", "worker"]),
     ("lib", &[]),
 ];
 
