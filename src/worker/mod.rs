@@ -276,12 +276,9 @@ impl<N: Net> Core<N> {
     }
 
     fn look_at_snapshot(&self) {
-        if self.reader.is_behind() {
-            // Nothing is picked between this moment and the look.
-            self.stats.epoch_at_us.store(self.net.now_us(), Ordering::Relaxed);
-        }
         let table = self.reader.view().table.clone();
-        if let Some(old) = self.reader.look(&self.stats.epoch) {
+        let now = || self.stats.epoch_at_us.store(self.net.now_us(), Ordering::Relaxed);
+        if let Some(old) = self.reader.look(&self.stats.epoch, now) {
             self.retired.borrow_mut().push(old);
             self.queues.changed(!Arc::ptr_eq(&self.reader.view().table, &table));
         }
