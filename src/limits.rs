@@ -34,6 +34,17 @@ pub const BUFFERS_SMALL_KEPT: usize = 1024;
 /// Free large buffers that one core keeps.
 pub const BUFFERS_LARGE_KEPT: usize = 16;
 
+/// Pipes that one worker has for spliced bodies, if the limit of open files allows as many.
+pub const PIPES_MAX: usize = 64;
+/// Capacity that a pipe is given: its slots are of a page, and hold a received fragment each, be it short or long.
+pub const PIPE_BYTES: usize = 256 * 1024;
+/// Capacity below which a pipe is of no use: what the kernel gives to a user with too many pipes.
+pub const PIPE_BYTES_MIN: usize = 64 * 1024;
+/// Bytes that go into a pipe at once.
+pub const PIPE_FILL_MAX: u64 = 1024 * 1024;
+/// Bytes of a body still to come from which on they are spliced and not copied.
+pub const SPLICE_FROM: u64 = 128 * 1024;
+
 /// Connections taken from one listener in one turn.
 pub const ACCEPT_BATCH: usize = 64;
 /// Length of a listener's queue of completed handshakes; the kernel caps it at net.core.somaxconn.

@@ -195,6 +195,7 @@ fn settings(typed: &File, defaults: &Policy, pages: BTreeMap<u16, Page>, directo
         client_rate_min: defaults.client_rate_min,
         connections_per_worker: UNBUDGETED,
         pooled_per_worker: UNBUDGETED,
+        pipes_per_worker: limits::PIPES_MAX,
         underscores: typed.headers.underscores.into(),
         via: typed.headers.via.clone(),
         pages,

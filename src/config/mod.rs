@@ -147,6 +147,9 @@ pub struct Settings {
     /// Idle backend connections that one worker keeps, all backends together. As loaded a cautious guess;
     /// [`budget::apply`] puts the real number.
     pub pooled_per_worker: usize,
+    /// Pipes that one worker may have for spliced bodies. As loaded a cautious guess; [`budget::apply`] puts the real
+    /// number.
+    pub pipes_per_worker: usize,
     /// Names with `_`.
     pub underscores: Underscores,
     /// Via pseudonym, `None` is off.

@@ -61,6 +61,7 @@ fn settings() -> Settings {
         client_rate_min: 240,
         connections_per_worker: 1000,
         pooled_per_worker: 1000,
+        pipes_per_worker: 0,
         underscores: Underscores::default(),
         via: None,
         pages: BTreeMap::new(),

@@ -15,10 +15,12 @@ mod deadlines;
 mod idle;
 mod log;
 pub mod net;
+mod pipes;
 mod pool;
 mod pulse;
 mod relay;
 mod session;
+mod splice;
 pub mod start;
 
 pub use start::Start;
@@ -35,6 +37,7 @@ use idle::IdleRoom;
 use net::Net;
 use net::driver::Choice;
 use net::os::{Bell, Os};
+use pipes::Pipes;
 use pulse::Pulse;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -124,6 +127,7 @@ pub struct Core<N: Net> {
     stats: Arc<CoreStats>,
     log: RefCell<Queue>,
     buffers: Rc<Pool>,
+    pipes: Pipes,
     slots: Rc<Slots>,
     idle: Rc<IdleRoom>,
     clusters: Clusters<N::Stream>,
@@ -233,6 +237,7 @@ impl<N: Net> Core<N> {
             stats: links.stats,
             log: RefCell::new(links.log),
             buffers: Rc::default(),
+            pipes: Pipes::default(),
             slots: Rc::default(),
             idle: Rc::default(),
             clusters: Clusters::default(),
@@ -285,6 +290,7 @@ impl<N: Net> Core<N> {
         self.idle.tick(&self.net, now);
         let pooled = self.clusters.tick(&self.net, now);
         self.buffers.trim();
+        self.pipes.trim();
         if let Some(drain) = self.drain.get() {
             if now >= drain.idle_until {
                 self.idle.end_all(&self.net);

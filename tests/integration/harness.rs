@@ -328,6 +328,13 @@ impl Ringway {
         line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number")
     }
 
+    /// Descriptors of pipes that it has open.
+    pub fn pipes(&self) -> usize {
+        let all = fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("proc fd");
+        let names = all.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        names.filter(|name| name.to_string_lossy().starts_with("pipe:")).count()
+    }
+
     /// User and system time it has used, in clock ticks of 10 ms.
     pub fn cpu_ticks(&self) -> u64 {
         let text = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("proc stat");

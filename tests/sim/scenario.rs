@@ -156,6 +156,7 @@ pub fn settings(dice: &mut Dice, front: &[Endpoint]) -> Settings {
         drain_timeout: 10,
         retry_after: 5,
         pooled_per_worker: 1000,
+        pipes_per_worker: dice.pick(&[0, 1, 10]),
     }
 }
 
