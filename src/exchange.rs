@@ -21,6 +21,8 @@ pub enum Reason {
     /// Served to its end.
     #[default]
     Done,
+    /// Served to its end, by a backend that is not up: its cluster fails open.
+    FailOpen,
     /// The request was malformed or refused: the rule it broke.
     Rejected(Fault),
     /// The client did not send its head or body in time (408).
@@ -66,7 +68,7 @@ pub enum Reason {
 }
 
 /// All reason codes, at [`Reason::index`]. New ones are added at the end.
-pub const CODES: [&str; 22] = [
+pub const CODES: [&str; 23] = [
     "OK",
     "REJECTED",
     "CLIENT_TIMEOUT",
@@ -89,6 +91,7 @@ pub const CODES: [&str; 22] = [
     "DRAINED",
     "OWN",
     "HEALTH",
+    "FAIL_OPEN",
 ];
 
 const _: () = assert!(CODES.len() <= limits::REASONS_MAX);
@@ -124,7 +127,13 @@ impl Reason {
             Reason::Drained => 19,
             Reason::Own => 20,
             Reason::Health => 21,
+            Reason::FailOpen => 22,
         }
+    }
+
+    /// Whether the exchange went as it should, as far as Ringway can tell.
+    pub fn is_well(self) -> bool {
+        matches!(self, Reason::Done | Reason::FailOpen | Reason::Own | Reason::Health | Reason::Tunnel)
     }
 
     /// The broken rule, where one was.
@@ -303,6 +312,7 @@ mod tests {
             (Reason::Drained, "DRAINED"),
             (Reason::Own, "OWN"),
             (Reason::Health, "HEALTH"),
+            (Reason::FailOpen, "FAIL_OPEN"),
         ] {
             assert_eq!(reason.code(), code);
         }

@@ -14,6 +14,7 @@ pub mod route;
 pub mod config;
 pub mod event;
 pub mod exchange;
+pub mod failures;
 
 pub mod publish;
 pub mod supervisor;

@@ -79,6 +79,15 @@ pub const STOP_AGAIN_MS: u64 = 300;
 pub const DRAIN_GRACE_SECONDS: u64 = 2;
 /// Backends of one cluster that one exchange remembers as tried.
 pub const TRIED_MAX: usize = 16;
+/// What a weight of 1 is in published states, so that a part of it can be said.
+pub const WEIGHT_ONE: u32 = 256;
+/// Exchanges of one core that a backend may have before bounded load passes it over: below that, a key keeps its backend,
+/// whatever the others have. As many as a browser has connections, and two.
+pub const HASH_LOAD_FREE: u32 = 8;
+/// Percent of its share that a backend may have where a cluster hashes.
+pub const BOUNDED_LOAD_PERCENT: u32 = 125;
+/// Largest such percentage.
+pub const BOUNDED_LOAD_PERCENT_MAX: u32 = 10_000;
 
 /// Reason codes that have a counter; at least as many as `exchange::Reason` has.
 pub const REASONS_MAX: usize = 32;
@@ -109,6 +118,26 @@ pub const CONTROL_INPUT_BYTES_MAX: usize = 2 * CONTROL_LINE_BYTES_MAX;
 pub const CONTROL_STALL_SECONDS: u64 = 30;
 /// Clients of the control socket at one time.
 pub const CONTROL_CLIENTS_MAX: usize = 64;
+/// Failed exchanges that each core remembers, and bytes of each text in one.
+pub const FAILURES_KEPT: usize = 256;
+/// See [`FAILURES_KEPT`].
+pub const FAILURE_TEXT_BYTES_MAX: usize = 128;
+/// Largest weight of a backend.
+pub const WEIGHT_MAX: u32 = 65_535;
+/// Patches over the config file that are remembered one by one; the older half of more is taken together.
+pub const PATCHES_MAX: usize = 64;
+/// Overrides of backends at one time.
+pub const OVERRIDES_MAX: usize = 10_000;
+/// Seconds that workers get to take over a change before its receipt says who has not.
+pub const ACKNOWLEDGE_SECONDS: u64 = 5;
+/// Seconds that an answer may be held back until nothing remains on what was taken away.
+pub const WAIT_SECONDS_MAX: u64 = 24 * 3600;
+/// The same where the client does not say.
+pub const WAIT_SECONDS: u64 = 60;
+/// Default seconds of a pause, and the most that may be asked for.
+pub const PAUSE_SECONDS: u64 = 30;
+/// See [`PAUSE_SECONDS`].
+pub const PAUSE_SECONDS_MAX: u64 = 600;
 /// Lines a core may have queued at the log writer before lines are dropped and counted, in batches of `LOG_BATCH_BYTES`.
 pub const LOG_BATCHES_MAX: usize = 64;
 /// Bytes of log lines that one core collects before they are handed to the writer.

@@ -1,6 +1,7 @@
 //! One snapshot for all cores: control publishes, workers read. Neither waits for the other.
 
 use crate::config::Settings;
+use crate::route::ClusterId;
 use crate::route::health::State;
 use crate::route::table::RouteTable;
 use std::sync::Arc;
@@ -16,6 +17,8 @@ pub struct Snapshot {
     pub table: Arc<RouteTable>,
     /// One state per endpoint, indexed by `Cluster::first_state + i`.
     pub states: Arc<[State]>,
+    /// Clusters whose requests wait, ascending.
+    pub paused: Arc<[ClusterId]>,
     /// Everything else that workers obey: listeners, limits, timeouts towards clients, log.
     pub settings: Arc<Settings>,
 }

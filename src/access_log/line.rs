@@ -135,6 +135,13 @@ fn address(ip: IpAddr, out: &mut Vec<u8>) {
     }
 }
 
+/// A time as RFC 3339 in UTC.
+pub fn rfc3339(unix_seconds: u64) -> String {
+    let mut out = Vec::new();
+    time(unix_seconds, &mut out);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
 /// RFC 3339 in UTC, by the civil calendar: days are counted in years that begin in March, so that the leap day is last.
 fn time(unix_seconds: u64, out: &mut Vec<u8>) {
     // 9999-12-31T23:59:59Z; a clock beyond it is broken, and the line stays one of fixed width.

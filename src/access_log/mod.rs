@@ -8,7 +8,7 @@ mod line;
 mod queue;
 mod writer;
 
-pub use line::{Record, format};
+pub use line::{Record, format, rfc3339};
 pub use queue::Queue;
 pub(crate) use writer::write_all;
 pub use writer::{LogWriter, Sink, spawn};

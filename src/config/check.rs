@@ -2,15 +2,17 @@
 //! default filled in.
 
 use super::budget;
+use super::command::Level;
 use super::fault::{Faults, Findings, Step};
-use super::file::{self, BackendEntry, File, ListenerEntry, Probe, RouteEntry};
+use super::file::{self, BackendEntry, BalanceWord, File, HashBalance, HashKey, HashName, HashWord};
+use super::file::{ListenerEntry, Probe, RouteEntry};
 use super::place::{self, member};
 use super::value::Refusal;
-use super::words::{Patience, Rate, Size};
-use super::{Address, BackendPlan, ClusterPlan, Listener, LogTarget, Page, Plan, RoutePlan, Settings};
+use super::words::{Patience, Rate, Size, Token};
+use super::{Address, BackendPlan, ClusterPlan, ControlAccess, Listener, LogTarget, Page, Plan, RoutePlan, Settings};
 use super::{cross, pages, route_key, shape};
 use crate::limits;
-use crate::route::table::Policy;
+use crate::route::table::{Balance, Hash, HashBy, Policy};
 use jsonc_parser::ast::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -59,7 +61,7 @@ pub fn show(text: &str, file: &str) -> Result<String, Faults> {
         cluster.policy = spelled(&resolve(&cluster.policy, &defaults));
         for entry in cluster.backends.values_mut() {
             if let BackendEntry::Short(address) = entry {
-                *entry = BackendEntry::Full(file::Backend { address: address.clone(), weight: 1 });
+                *entry = BackendEntry::Full(file::Backend { address: address.clone(), weight: 1, backup: false });
             }
         }
     }
@@ -145,11 +147,11 @@ fn plan(typed: &File, pages: BTreeMap<u16, Page>, directory: &Path) -> Plan {
     });
     let clusters = typed.clusters.iter().map(|(name, cluster)| {
         let backends = cluster.backends.iter().map(|(id, entry)| {
-            let (address, weight) = match entry {
-                BackendEntry::Short(address) => (address, 1),
-                BackendEntry::Full(b) => (&b.address, b.weight),
+            let (address, weight, backup) = match entry {
+                BackendEntry::Short(address) => (address, 1, false),
+                BackendEntry::Full(b) => (&b.address, b.weight, b.backup),
             };
-            BackendPlan { name: id.clone(), address: joined(&address.0, directory), weight }
+            BackendPlan { name: id.clone(), address: joined(&address.0, directory), weight, backup }
         });
         (name.clone(), ClusterPlan { backends: backends.collect(), policy: resolve(&cluster.policy, &defaults) })
     });
@@ -167,9 +169,19 @@ fn plan(typed: &File, pages: BTreeMap<u16, Page>, directory: &Path) -> Plan {
         connections: typed.limits.connections.map(|n| n as usize),
         io: typed.io.into(),
         control_socket: typed.control.socket.as_ref().map(|p| directory.join(&p.0)),
-        control_mode: typed.control.mode.0,
+        control_access: access(&typed.control),
+        state_file: typed.state_file.as_ref().map(|p| directory.join(&p.0)),
         status_listen: typed.status.listen.as_ref().map(|address| joined(&address.0, directory)),
     }
+}
+
+fn access(control: &file::Control) -> ControlAccess {
+    let levels = control.uids.as_ref().map(|uids| {
+        let read = uids.read.iter().map(|uid| (*uid, Level::Read));
+        // The higher level counts.
+        read.chain(uids.change.iter().map(|uid| (*uid, Level::Change))).collect()
+    });
+    ControlAccess { mode: control.mode.0, group: control.group.clone(), uids: levels }
 }
 
 fn settings(typed: &File, defaults: &Policy, pages: BTreeMap<u16, Page>, directory: &Path) -> Settings {
@@ -207,7 +219,8 @@ fn joined(address: &Address, directory: &Path) -> Address {
 fn resolve(said: &file::Policy, otherwise: &Policy) -> Policy {
     let timeout = |said: Option<Patience>, otherwise| said.map_or(otherwise, |p| p.0);
     Policy {
-        balance: said.balance.map_or(otherwise.balance, Into::into),
+        balance: said.balance.as_ref().map_or_else(|| otherwise.balance.clone(), balance),
+        fail_open: said.fail_open.unwrap_or(otherwise.fail_open),
         connect_timeout: timeout(said.timeouts.connect, otherwise.connect_timeout),
         head_timeout: timeout(said.timeouts.head, otherwise.head_timeout),
         body_timeout: timeout(said.timeouts.body, otherwise.body_timeout),
@@ -227,10 +240,51 @@ fn resolve(said: &file::Policy, otherwise: &Policy) -> Policy {
     }
 }
 
+fn balance(said: &file::Balance) -> Balance {
+    match said {
+        file::Balance::Word(BalanceWord::RoundRobin) => Balance::RoundRobin,
+        file::Balance::Word(BalanceWord::Random) => Balance::Random,
+        file::Balance::Word(BalanceWord::LeastConn) => Balance::LeastConn,
+        file::Balance::Hash(said) => {
+            let by = match &said.hash {
+                HashKey::Word(HashWord::ClientIp) => HashBy::ClientIp,
+                HashKey::Word(HashWord::Path) => HashBy::Path,
+                HashKey::Named(HashName { header: Some(name), .. }) => HashBy::Header(name.0.clone()),
+                // One of them is there, as `shape` has seen.
+                HashKey::Named(HashName { cookie, .. }) => {
+                    HashBy::Cookie(cookie.as_ref().map(|name| name.0.clone()).unwrap_or_default())
+                }
+            };
+            Balance::Hash(Hash { by, bounded_load: said.bounded_load.unwrap_or(0) })
+        }
+    }
+}
+
+/// The inverse of [`balance`].
+fn spelled_balance(balance: &Balance) -> file::Balance {
+    match balance {
+        Balance::RoundRobin => file::Balance::Word(BalanceWord::RoundRobin),
+        Balance::Random => file::Balance::Word(BalanceWord::Random),
+        Balance::LeastConn => file::Balance::Word(BalanceWord::LeastConn),
+        Balance::Hash(hash) => {
+            let named = |header, cookie| HashKey::Named(HashName { header, cookie });
+            let key = match &hash.by {
+                HashBy::ClientIp => HashKey::Word(HashWord::ClientIp),
+                HashBy::Path => HashKey::Word(HashWord::Path),
+                HashBy::Header(name) => named(Some(Token(name.clone())), None),
+                HashBy::Cookie(name) => named(None, Some(Token(name.clone()))),
+            };
+            let bounded_load = (hash.bounded_load > 0).then_some(hash.bounded_load);
+            file::Balance::Hash(HashBalance { hash: key, bounded_load })
+        }
+    }
+}
+
 /// The inverse of [`resolve`], with nothing left unsaid.
 fn spelled(policy: &Policy) -> file::Policy {
     file::Policy {
-        balance: Some(policy.balance.into()),
+        balance: Some(spelled_balance(&policy.balance)),
+        fail_open: Some(policy.fail_open),
         timeouts: file::Timeouts {
             connect: Some(Patience(policy.connect_timeout)),
             head: Some(Patience(policy.head_timeout)),
@@ -255,7 +309,7 @@ mod tests {
     use super::*;
     use crate::config::{HalfClose, Io};
     use crate::http::head::Underscores;
-    use crate::route::table::{Balance, OnTimeout};
+    use crate::route::table::OnTimeout;
 
     /// Path and text of a file of the repository.
     fn sample(path: &str) -> (String, String) {
@@ -298,7 +352,7 @@ mod tests {
             (Some("ringway"), &LogTarget::Off, Underscores::Drop)
         );
         assert_eq!((plan.workers, plan.connections, plan.io), (None, None, Io::Auto));
-        assert_eq!((plan.control_socket, plan.control_mode), (None, 0o660));
+        assert_eq!((plan.control_socket, plan.control_access.mode), (None, 0o660));
         assert_eq!((plan.status_listen, &plan.listeners["main"].health_path), (None, &None));
         let p = Policy::default();
         assert_eq!((p.connect_timeout, p.head_timeout, p.body_timeout, p.tunnel_timeout), (3, 30, 30, 3600));
@@ -311,6 +365,7 @@ mod tests {
         let app = &plan.clusters["app"];
         let expected = Policy {
             balance: Balance::Random,
+            fail_open: 50,
             connect_timeout: 1,
             head_timeout: 120,
             body_timeout: 60,
@@ -328,18 +383,24 @@ mod tests {
         assert_eq!(app.backends[0].weight, 3);
         assert_eq!(app.backends[1].address, Address::Name("app-2.internal".into(), 9002));
         assert_eq!(app.backends[2].address, Address::Unix("/run/app.sock".into()));
+        assert_eq!(app.backends.iter().map(|b| b.backup).collect::<Vec<_>>(), [false, false, true, false]);
         let empty = &plan.clusters["empty"].policy;
-        assert_eq!((empty.balance, empty.retries, empty.connect_timeout), (Balance::LeastConn, 5, 1));
+        let by_session = Balance::Hash(Hash { by: HashBy::Cookie("session".into()), bounded_load: 150 });
+        assert_eq!((&empty.balance, empty.retries, empty.connect_timeout), (&by_session, 5, 1));
         assert_eq!(empty.probe_path.as_deref(), Some("/health?full=1"));
         assert_eq!(plan.listeners["six"].trusted_proxies.len(), 3);
         assert_eq!(plan.listeners["six"].health_path.as_deref(), Some("/healthz"));
         assert!(matches!(&plan.status_listen, Some(Address::Unix(p)) if p.ends_with("config/run/status.sock")));
         let Address::Unix(path) = &plan.listeners["local"].address else { panic!() };
         assert!(path.ends_with("tests/data/config/run/ringway.sock"), "{path:?}");
+        let access = &plan.control_access;
+        let levels = BTreeMap::from([(7, Level::Change), (33, Level::Read)]);
+        assert_eq!((access.group.as_deref(), access.uids.as_ref()), (Some("adm"), Some(&levels)));
+        assert!(plan.state_file.is_some_and(|path| path.ends_with("tests/data/config/state/ringway.json")));
         assert_eq!(plan.routes["App.Example.io"].host, "app.example.io");
         assert_eq!(plan.routes["[2001:DB8::1]"].host, "[2001:db8::1]");
         assert_eq!((plan.workers, plan.connections, plan.io), (Some(2), Some(10_000), Io::Epoll));
-        assert_eq!((plan.control_socket, plan.control_mode), (Some("/run/ringway/control.sock".into()), 0o600));
+        assert_eq!((plan.control_socket, plan.control_access.mode), (Some("/run/ringway/control.sock".into()), 0o600));
         let s = &plan.settings;
         assert_eq!((s.client_head_timeout, s.client_idle_timeout, s.client_half_close), (5, 120, HalfClose::Abort));
         assert_eq!((s.underscores, &s.via, s.drain_timeout, s.retry_after), (Underscores::Reject, &None, 0, 5));
@@ -429,6 +490,16 @@ mod tests {
             (r#""status": {"listen": "localhost:9180"}"#, "$.status.listen"),
             (r#""status": {"listen": "127.0.0.1:0"}"#, "$.status.listen"),
             (r#""status": {"listen": "127.0.0.1:1"}"#, "$.listeners.a"),
+            (r#""defaults": {"balance": {}}"#, "$.defaults.balance"),
+            (r#""defaults": {"balance": {"hash": "cookie"}}"#, "$.defaults.balance.hash"),
+            (r#""defaults": {"balance": {"hash": 1}}"#, "$.defaults.balance.hash"),
+            (r#""defaults": {"balance": {"hash": {}}}"#, "$.defaults.balance.hash"),
+            (r#""defaults": {"balance": {"hash": {"header": "A", "cookie": "B"}}}"#, "$.defaults.balance.hash"),
+            (r#""defaults": {"balance": {"hash": {"header": "A:"}}}"#, "$.defaults.balance.hash.header"),
+            (r#""defaults": {"balance": {"hash": {"cookie": ""}}}"#, "$.defaults.balance.hash.cookie"),
+            (r#""defaults": {"balance": {"hash": {"cookies": "a"}}}"#, "$.defaults.balance.hash.cookies"),
+            (r#""defaults": {"balance": {"hash": "path", "bounded_load": 99}}"#, "$.defaults.balance.bounded_load"),
+            (r#""defaults": {"fail_open": 101}"#, "$.defaults.fail_open"),
             (r#""defaults": {"timeouts": {"head": "0s"}}"#, "$.defaults.timeouts.head"),
             (r#""defaults": {"timeouts": {"head": 30}}"#, "$.defaults.timeouts.head"),
             (r#""defaults": {"timeouts": {"head": null}}"#, "$.defaults.timeouts.head"),
@@ -506,7 +577,8 @@ mod tests {
     fn a_machine_too_small_is_refused_at_the_key() {
         let (path, text) = sample("tests/data/config/everything.json");
         let faults = load_for(&text, &path, 8, 1024).unwrap_err();
-        assert_eq!(places(&faults), [(44, 30, "$.limits.connections")], "{faults}");
+        let line = text.lines().position(|line| line.contains("\"limits\"")).unwrap() + 1;
+        assert_eq!(places(&faults), [(line, 30, "$.limits.connections")], "{faults}");
         let plan = load_for(&text, &path, 8, 65_536).unwrap();
         assert_eq!((plan.settings.connections_per_worker, plan.settings.pooled_per_worker), (5000, 32));
     }

@@ -40,9 +40,13 @@ pub struct File {
     /// without, `epoll` forces epoll. Needs a restart.
     #[serde(default)]
     pub io: IoWord,
-    /// The control socket. Needs a restart.
+    /// The control socket.
     #[serde(default)]
     pub control: Control,
+    /// Where patches and overrides given over the control socket are kept, so that a restart brings them back; `null`
+    /// keeps them in memory only. Relative paths begin at the config file's directory. Needs a restart.
+    #[serde(default)]
+    pub state_file: Option<FilePath>,
     /// Metrics and health for monitoring.
     #[serde(default)]
     pub status: Status,
@@ -128,8 +132,11 @@ pub struct Backend {
     pub address: BackendAddress,
     /// Share of the requests against the other backends' weights.
     #[serde(default = "weight")]
-    #[schemars(range(min = 1, max = 65535))]
+    #[schemars(range(min = 1, max = limits::WEIGHT_MAX))]
     pub weight: u32,
+    /// Takes requests only when no other backend of the cluster can.
+    #[serde(default)]
+    pub backup: bool,
 }
 
 /// A route: the cluster's name alone, or with settings.
@@ -163,11 +170,16 @@ pub struct Route {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
-    /// How a backend is picked: `round_robin` (weighted, the default), `random` (weighted), or `least_conn` (the less
-    /// loaded of two random ones).
+    /// How a backend is picked: `round_robin` (weighted, the default), `random` (weighted), `least_conn` (the less
+    /// loaded of two random ones), or `{"hash": ...}`, which keeps what belongs together with one backend.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "BalanceWord")]
-    pub balance: Option<BalanceWord>,
+    #[schemars(with = "Balance")]
+    pub balance: Option<Balance>,
+    /// Percent of the backends, by weight and without backups, that have to be up: if fewer are, those that are down
+    /// get requests, too. Default: 0, never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u32", range(max = 100))]
+    pub fail_open: Option<u32>,
     /// The patience of an exchange.
     pub timeouts: Timeouts,
     /// Largest request body; a larger one is answered with 413. Default: `unlimited`.
@@ -192,6 +204,79 @@ pub struct Policy {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Probe")]
     pub probe: Option<Probe>,
+}
+
+/// How a backend is picked.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Balance {
+    /// Without regard to what the request is.
+    Word(BalanceWord),
+    /// By a part of the request.
+    Hash(HashBalance),
+}
+
+/// How a backend is picked without regard to what the request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum BalanceWord {
+    /// Weighted round robin.
+    RoundRobin,
+    /// Weighted random.
+    Random,
+    /// The less loaded of two random backends.
+    LeastConn,
+}
+
+/// The same key to the same backend.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HashBalance {
+    /// What the key is: `client_ip` (by the listener's trusted proxies), `path` (without the query), `{"header": NAME}`
+    /// or `{"cookie": NAME}`. Requests without it go to the less loaded of two random backends.
+    pub hash: HashKey,
+    /// Percent of its share that a backend may have of the exchanges under way before requests go to the next one of
+    /// their key; `null` is no bound.
+    #[serde(default = "bounded_load")]
+    #[schemars(range(min = 100, max = limits::BOUNDED_LOAD_PERCENT_MAX))]
+    pub bounded_load: Option<u32>,
+}
+
+/// What the key is.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum HashKey {
+    /// What every request has.
+    Word(HashWord),
+    /// A field or a cookie.
+    Named(HashName),
+}
+
+/// What every request has.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum HashWord {
+    /// The client's address.
+    ClientIp,
+    /// The path.
+    Path,
+}
+
+/// A field or a cookie: one of them.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
+pub struct HashName {
+    /// The first field of this name that is not empty.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Token")]
+    pub header: Option<Token>,
+    /// The first cookie of this name that is not empty.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Token")]
+    pub cookie: Option<Token>,
 }
 
 /// The patience of an exchange, phase by phase.
@@ -277,15 +362,30 @@ pub struct HttpProbe {
 #[serde(deny_unknown_fields, default)]
 pub struct Control {
     /// Path of the Unix socket that `ringway ctl` talks to; `null` is none. Relative paths begin at the config
-    /// file's directory.
+    /// file's directory. Needs a restart.
     pub socket: Option<FilePath>,
     /// Permission bits of the socket, octal.
     pub mode: Mode,
+    /// Group of the socket, by name or number; `null` leaves it as it is made.
+    pub group: Option<String>,
+    /// Users that may do something, by number, out of those that the permissions let in; `null` lets them do everything.
+    /// Root and the user that Ringway runs as always may.
+    pub uids: Option<Uids>,
+}
+
+/// Users of the control socket.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Uids {
+    /// Who may look.
+    pub read: Vec<u32>,
+    /// Who may look and change.
+    pub change: Vec<u32>,
 }
 
 impl Default for Control {
     fn default() -> Control {
-        Control { socket: None, mode: Mode(0o660) }
+        Control { socket: None, mode: Mode(0o660), group: None, uids: None }
     }
 }
 
@@ -372,6 +472,10 @@ fn drain_timeout() -> Duration {
 
 fn retry_after() -> Duration {
     Duration(limits::RETRY_AFTER_SECONDS)
+}
+
+fn bounded_load() -> Option<u32> {
+    Some(limits::BOUNDED_LOAD_PERCENT)
 }
 
 fn weight() -> u32 {

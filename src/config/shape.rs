@@ -189,6 +189,10 @@ impl<'s, 'v> Walk<'s, 'v, '_> {
         if (object.properties.len() as u64) < minimum {
             self.fault(object.range.start, Refusal::new(format!("at least {minimum} is needed here")));
         }
+        let maximum = schema.get("maxProperties").and_then(Json::as_u64).unwrap_or(u64::MAX);
+        if (object.properties.len() as u64) > maximum {
+            self.fault(object.range.start, Refusal::new(format!("only {maximum} can be here")));
+        }
     }
 }
 
@@ -282,6 +286,7 @@ mod tests {
             "additionalProperties",
             "propertyNames",
             "minProperties",
+            "maxProperties",
             "required",
             "items",
             "anyOf",

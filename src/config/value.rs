@@ -335,6 +335,17 @@ pub fn pseudonym(text: &str) -> Result<(), Refusal> {
     }
 }
 
+/// Checks the name of a header field (RFC 9110 section 5.1) or a cookie (RFC 6265 section 4.1.1): a token.
+pub fn token(text: &str) -> Result<(), Refusal> {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if !text.is_empty() && text.len() <= 255 && text.bytes().all(fits) {
+        Ok(())
+    } else {
+        let advice = "letters, digits and -, not more than 255; no blanks, no colon";
+        Err(Refusal::hint(format!("{text:?} cannot be the name of a field or cookie"), advice))
+    }
+}
+
 /// Checks where the access log goes: `off`, `stdout`, or a path, which must contain a slash so that a mistyped word
 /// does not become a file.
 pub fn log_target(text: &str) -> Result<(), Refusal> {

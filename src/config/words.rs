@@ -4,7 +4,7 @@
 use super::value::{self, Refusal};
 use super::{Address, HalfClose, Io, LogFormat};
 use crate::http::head::Underscores;
-use crate::route::table::{Balance, OnTimeout};
+use crate::route::table::OnTimeout;
 use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
@@ -27,6 +27,7 @@ pub(super) fn check(format: &str, text: &str) -> Result<(), Refusal> {
         "ringway-pseudonym" => value::pseudonym(text),
         "ringway-log-target" => value::log_target(text),
         "ringway-path" => value::file_path(text),
+        "ringway-token" => value::token(text),
         "ringway-probe-path" => value::probe_path(text),
         "ringway-health-path" => value::health_path(text),
         _ => Ok(()),
@@ -132,6 +133,13 @@ word!(Mode(u32), "ringway-mode", "^[0-7]{3,4}$", value::mode, |bits| format!("{b
 pub struct FilePath(pub String);
 word!(FilePath(String), "ringway-path", "[^/]$", |t| value::file_path(t).map(|()| t.into()), String::clone);
 
+/// The name of a field or a cookie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token(pub Box<str>);
+word!(Token(Box<str>), "ringway-token", "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", |t| value::token(t).map(|()| t.into()), |t| t
+    .as_ref()
+    .to_owned());
+
 /// Names the variants of a type of the program in the file, and leads there and back.
 macro_rules! choice {
     ($(#[$doc:meta])* $word:ident => $target:ident { $($(#[$variant_doc:meta])* $variant:ident),+ $(,)? }) => {
@@ -159,19 +167,6 @@ macro_rules! choice {
             }
         }
     };
-}
-
-choice! {
-    /// See [`Balance`].
-    BalanceWord => Balance {
-        /// Weighted round robin.
-        #[default]
-        RoundRobin,
-        /// Weighted random.
-        Random,
-        /// The less loaded of two random backends.
-        LeastConn,
-    }
 }
 
 choice! {

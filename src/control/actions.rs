@@ -24,6 +24,10 @@ impl Control {
                         self.probed(outcome);
                     }
                 }
+                Action::Rest { backends, rests } => {
+                    self.tell_all(|| ToWorker::Rest { backends: backends.clone(), rests });
+                    self.ring_all();
+                }
                 Action::Log(note) => say_note(&note),
                 Action::Stop { cut, missing } => {
                     if missing > 0 {

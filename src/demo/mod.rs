@@ -170,7 +170,7 @@ Meanwhile the demo's own client asks for www.shop.test ten times a second."
     }
 
     fn wait_until_it_serves(&self) -> Result<(), Over> {
-        while ctl::status(&self.socket, true).is_err() || TcpStream::connect(self.address).is_err() {
+        while ctl::status(&self.socket, ctl::Form::Json).is_err() || TcpStream::connect(self.address).is_err() {
             self.check()?;
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -213,13 +213,13 @@ Meanwhile the demo's own client asks for www.shop.test ten times a second."
     }
 
     fn state_of_two(&self) -> String {
-        let status = ctl::status(&self.socket, true).unwrap_or_default();
+        let status = ctl::status(&self.socket, ctl::Form::Json).unwrap_or_default();
         let status: serde_json::Value = serde_json::from_str(&status).unwrap_or_default();
         status["clusters"]["hello"]["backends"]["two"]["state"].as_str().unwrap_or_default().to_owned()
     }
 
     fn show_status(&self) {
-        if let Ok(table) = ctl::status(Path::new(&self.socket), false) {
+        if let Ok(table) = ctl::status(Path::new(&self.socket), ctl::Form::Text) {
             say(&format!("\n$ ringway ctl status\n{table}"));
         }
     }

@@ -1,8 +1,9 @@
 //! Rows of endpoints.
 
 use super::family::{Family, Label, Row, Value};
+use crate::limits::WEIGHT_ONE;
 use crate::publish::Snapshot;
-use crate::route::health::{CoreCell, STATES, State};
+use crate::route::health::{CoreCell, STANDINGS, State};
 use crate::route::histogram::Durations;
 use crate::route::table::{Backend, Cluster};
 use std::sync::Arc;
@@ -46,6 +47,11 @@ pub(super) const FAMILIES: &[Family<Endpoint>] = &[
         value: Value::Counter(|e| e.sum(|c| &c.retries)),
     },
     Family {
+        name: "ringway_backend_fail_open",
+        help: "Requests sent although it was not up, since its cluster fails open.",
+        value: Value::Counter(|e| e.sum(|c| &c.fail_open)),
+    },
+    Family {
         name: "ringway_backend_in_flight",
         help: "Exchanges that are with it now.",
         value: Value::Gauge(|e| e.cells().iter().map(|c| f64::from(c.in_flight.load(Relaxed))).sum()),
@@ -60,7 +66,7 @@ pub(super) const FAMILIES: &[Family<Endpoint>] = &[
         help: "1 for the state it is in, 0 for the others.",
         value: Value::Gauges("state", |e| {
             let of = |(i, name)| (name, f64::from(u8::from(i == e.state.index())));
-            STATES.into_iter().enumerate().map(of).collect()
+            STANDINGS.into_iter().enumerate().map(of).collect()
         }),
     },
     Family {
@@ -68,13 +74,13 @@ pub(super) const FAMILIES: &[Family<Endpoint>] = &[
         help: "Changes of its state, by the state that it came to.",
         value: Value::Counters("to", |e| {
             let flips = &e.backend().cells.flips;
-            STATES.into_iter().zip(flips).map(|(name, n)| (name, n.load(Relaxed))).collect()
+            STANDINGS.into_iter().zip(flips).map(|(name, n)| (name, n.load(Relaxed))).collect()
         }),
     },
     Family {
         name: "ringway_backend_weight",
-        help: "Its share of the requests against the other backends' weights.",
-        value: Value::Gauge(|e| f64::from(e.backend().weight)),
+        help: "Its share of the requests against the other backends' weights, as it counts now.",
+        value: Value::Gauge(|e| f64::from(e.state.weight) / f64::from(WEIGHT_ONE)),
     },
     Family {
         name: "ringway_backend_response_head_seconds",

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::exchange::Reason;
-use crate::route::health::State;
+use crate::route::health::{Standing, State};
 use crate::route::table::tests::cluster;
 use crate::route::table::{Balance, RouteTable};
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,8 +16,9 @@ fn sources() -> Sources {
         crate::config::check::load(r#"{"listeners": {"a": "127.0.0.1:1"}, "clusters": {}, "routes": {}}"#, "test.json")
             .expect("a good config")
             .settings;
-    let states = [State::Up, State::Down].into();
-    let snapshot = Snapshot { generation: 3, epoch: 9, table, states, settings: Arc::new(settings) };
+    let states = [State::up(1), State::new(Standing::Down, 3)].into();
+    let settings = Arc::new(settings);
+    let snapshot = Snapshot { generation: 3, epoch: 9, table, states, paused: Default::default(), settings };
     let cores = vec![Arc::new(CoreStats::default()), Arc::new(CoreStats::default())];
     Sources { snapshot: Arc::new(snapshot), cores, process: Process { driver: "epoll", ..Process::default() } }
 }
@@ -55,7 +56,7 @@ fn cores_add_up() {
         cluster.ends.core(core).add(Reason::NoBackend.index(), 503);
         sources.cores[core].ends.add(Reason::NoRoute.index(), 404);
     }
-    cells.flips[State::Down.index()].store(6, Relaxed);
+    cells.flips[Standing::Down as usize].store(6, Relaxed);
     let text = written(&sources);
     let b1 = [r#"cluster="c0""#, r#"backend="b1""#, r#"endpoint="127.0.0.1:2""#];
     let of = |name, more: &[&'static str]| value(&text, name, &[&b1[..], more].concat());

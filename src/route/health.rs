@@ -2,32 +2,60 @@
 
 use super::histogram::Histogram;
 use super::table::OnTimeout;
-use crate::limits::{CORE_SKEW_TICKS, FAILURES_TO_DOWN};
+use crate::limits::{CORE_SKEW_TICKS, FAILURES_TO_DOWN, WEIGHT_ONE};
 use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-/// State of an endpoint as published to the workers.
+/// Whether an endpoint takes traffic, as published to the workers. As wide as a weight, so that states can be compared
+/// many at a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(u8)]
-pub enum State {
+#[repr(u32)]
+pub enum Standing {
     /// Takes traffic.
     #[default]
     Up = 0,
-    /// Held down or being probed: takes none.
+    /// Held down or being probed: takes none, unless the cluster fails open.
     Down = 1,
-    /// Takes no new requests; running ones end by themselves.
+    /// Takes no new requests, by the operator's order; running ones end by themselves.
     Drain = 2,
+    /// Out of service, by the operator's order.
+    Maint = 3,
 }
 
-/// The names of all states, at [`State::index`].
-pub const STATES: [&str; 3] = ["up", "down", "drain"];
+/// The names of all standings, at [`State::index`].
+pub const STANDINGS: [&str; 4] = ["up", "down", "drain", "maint"];
+
+/// State of an endpoint as published to the workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Whether it takes traffic.
+    pub standing: Standing,
+    /// Its share against the others of its cluster, in parts of `limits::WEIGHT_ONE`; at least 1. What balancers go by:
+    /// the configured weight is only where it comes from.
+    pub weight: u32,
+}
 
 impl State {
-    /// Its place in [`STATES`].
+    /// With all of a weight as operators give it.
+    pub fn new(standing: Standing, weight: u32) -> State {
+        State { standing, weight: weight.max(1).saturating_mul(WEIGHT_ONE) }
+    }
+
+    /// Up, with all of this weight.
+    pub fn up(weight: u32) -> State {
+        State::new(Standing::Up, weight)
+    }
+
+    /// The place of its standing in [`STANDINGS`].
     pub fn index(self) -> usize {
-        self as usize
+        self.standing as usize
+    }
+
+    /// Whether it takes traffic.
+    pub fn is_up(self) -> bool {
+        self.standing == Standing::Up
     }
 }
 
@@ -60,6 +88,8 @@ pub struct CoreCell {
     pub timeouts: AtomicU64,
     /// Requests that were retried elsewhere after failing here.
     pub retries: AtomicU64,
+    /// Requests sent although it was not up, since its cluster fails open.
+    pub fail_open: AtomicU64,
     /// Time from the begin of an attempt (before it connects) to its final response head.
     pub latency: Histogram,
     /// Pooled connections at the latest tick.
@@ -71,8 +101,8 @@ pub struct CoreCell {
 pub struct Cells {
     cores: usize,
     cells: OnceLock<Box<[CoreCell]>>,
-    /// Changes of the published state, by the state that it came to. Control alone writes and reads them.
-    pub flips: [AtomicU64; STATES.len()],
+    /// Changes of the published standing, by the one that it came to. Control alone writes and reads them.
+    pub flips: [AtomicU64; STANDINGS.len()],
 }
 
 impl Cells {

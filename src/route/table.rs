@@ -12,7 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// How a cluster picks a backend.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Balance {
     /// Smooth weighted round robin, staggered per core.
     #[default]
@@ -21,6 +21,30 @@ pub enum Balance {
     Random,
     /// The less loaded of two random backends.
     LeastConn,
+    /// The same key to the same backend.
+    Hash(Hash),
+}
+
+/// How a cluster keeps requests that belong together with one backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hash {
+    /// What belongs together.
+    pub by: HashBy,
+    /// Percent of its share by weight that a backend may have before requests go elsewhere; 0 is no bound.
+    pub bounded_load: u32,
+}
+
+/// What is the key of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashBy {
+    /// The client's address, by the listener's trusted proxies.
+    ClientIp,
+    /// The path as sent, without the query.
+    Path,
+    /// The value of the first field of this name (case does not matter) that is not empty.
+    Header(Box<str>),
+    /// The value of the first cookie of this name that is not empty.
+    Cookie(Box<str>),
 }
 
 /// When a response timeout marks a backend down.
@@ -38,6 +62,8 @@ pub enum OnTimeout {
 pub struct Policy {
     /// See [`Balance`].
     pub balance: Balance,
+    /// Percent of the primaries that have to be up, or those that are down get requests, too; 0 is never.
+    pub fail_open: u32,
     /// Seconds to connect.
     pub connect_timeout: u32,
     /// Seconds from the request sent to the response head.
@@ -69,6 +95,7 @@ impl Default for Policy {
     fn default() -> Policy {
         Policy {
             balance: Balance::default(),
+            fail_open: 0,
             connect_timeout: limits::CONNECT_SECONDS,
             head_timeout: limits::BACKEND_HEAD_SECONDS,
             body_timeout: limits::BODY_SECONDS,
@@ -94,8 +121,12 @@ pub struct Backend {
     pub name: String,
     /// Where to connect.
     pub endpoint: Endpoint,
-    /// At least 1.
+    /// As configured, at least 1. Balancers go by the weight in the published state.
     pub weight: u32,
+    /// Takes requests only when no other one of its cluster can.
+    pub backup: bool,
+    /// Exchanges it may have at once; 0 is no limit.
+    pub max_conns: u32,
     /// What the cores count, kept over reloads.
     pub cells: Arc<Cells>,
 }
@@ -320,6 +351,8 @@ pub(crate) mod tests {
             name: format!("b{i}"),
             endpoint: Endpoint::Ip(([127, 0, 0, 1], 1 + i as u16).into()),
             weight: *weight,
+            backup: false,
+            max_conns: 0,
             cells: Arc::new(Cells::new(2)),
         };
         Cluster {

@@ -1,7 +1,7 @@
 //! From a plan to a table and settings, with identities that stay the same over reloads.
 
 use super::Refusal;
-use crate::config::{Address, ClusterPlan, Listener, ListenerId, Plan, Settings};
+use crate::config::{Address, BackendPlan, ClusterPlan, Listener, ListenerId, Plan, Settings};
 use crate::limits::ADDRESSES_PER_NAME_MAX;
 use crate::route::counts::ClusterEnds;
 use crate::route::health::Cells;
@@ -81,7 +81,8 @@ pub fn names_of(plan: &Plan) -> BTreeSet<String> {
 /// forget its former owner does, and its pooled connections lead elsewhere.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Identities {
-    pub(super) clusters: BTreeMap<String, (ClusterId, Arc<ClusterEnds>)>,
+    pub(super) clusters: BTreeMap<String, ClusterId>,
+    pub(super) ends: FxHashMap<ClusterId, Arc<ClusterEnds>>,
     pub(super) backends: FxHashMap<BackendKey, (BackendId, Arc<Cells>)>,
     /// By [`ListenerId`]. A removed one stays a hole: connections that it accepted may still live.
     pub(super) listeners: Vec<Option<Listener>>,
@@ -117,20 +118,30 @@ pub(super) fn compose(
     let mut list = Vec::with_capacity(plan.clusters.len());
     let mut first_state = 0;
     for (name, cluster_plan) in &plan.clusters {
-        let (id, ends) = match prior.clusters.get(name) {
-            Some(known) => known.clone(),
-            None => (ClusterId(take(&mut identities.next_cluster)?), Arc::new(ClusterEnds::new(cores))),
+        let id = match prior.clusters.get(name) {
+            Some(id) => *id,
+            None => ClusterId(take(&mut identities.next_cluster)?),
         };
-        identities.clusters.insert(name.clone(), (id, ends.clone()));
+        let ends = prior.ends.get(&id).cloned().unwrap_or_else(|| Arc::new(ClusterEnds::new(cores)));
+        identities.clusters.insert(name.clone(), id);
+        identities.ends.insert(id, ends.clone());
         let mut backends = Vec::with_capacity(cluster_plan.backends.len());
-        for (name, weight, endpoint) in endpoints(cluster_plan, resolutions) {
-            let key = (id, name.to_owned(), endpoint.clone());
+        for (plan, endpoint) in endpoints(cluster_plan, resolutions) {
+            let key = (id, plan.name.clone(), endpoint.clone());
             let (backend, cells) = match prior.backends.get(&key) {
                 Some(known) => known.clone(),
                 None => (BackendId(take(&mut identities.next_backend)?), Arc::new(Cells::new(cores))),
             };
             identities.backends.insert(key, (backend, cells.clone()));
-            backends.push(Backend { id: backend, name: name.to_owned(), endpoint, weight, cells });
+            backends.push(Backend {
+                id: backend,
+                name: plan.name.clone(),
+                endpoint,
+                weight: plan.weight.max(1),
+                backup: plan.backup,
+                max_conns: 0,
+                cells,
+            });
         }
         let count = backends.len();
         let policy = cluster_plan.policy.clone();
@@ -152,12 +163,12 @@ pub(super) fn compose(
     Ok(Composed { identities, table, settings })
 }
 
-/// The endpoints of a cluster with name and weight of their backends, in the operator's order; those of one name
+/// The endpoints of a cluster with their backends, in the operator's order; those of one name
 /// ascending. A name without known address has none.
-fn endpoints<'a>(plan: &'a ClusterPlan, resolutions: &'a Resolutions) -> Vec<(&'a str, u32, Endpoint)> {
+fn endpoints<'a>(plan: &'a ClusterPlan, resolutions: &'a Resolutions) -> Vec<(&'a BackendPlan, Endpoint)> {
     let mut list = Vec::with_capacity(plan.backends.len());
     for backend in &plan.backends {
-        let mut push = |endpoint| list.push((backend.name.as_str(), backend.weight.max(1), endpoint));
+        let mut push = |endpoint| list.push((backend, endpoint));
         match &backend.address {
             Address::Ip(address) => push(Endpoint::Ip(*address)),
             Address::Unix(path) => push(Endpoint::Unix(path.clone())),

@@ -12,6 +12,7 @@
 //! A reload is prepared (all checks, nothing changed), then the caller opens sockets, then it is committed or dropped.
 //! What stays keeps its number, its cells and its state.
 
+mod admin;
 mod change;
 mod compose;
 #[cfg(test)]
@@ -20,19 +21,22 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-pub use change::{Change, Names, Refusal};
+pub use admin::{Administered, Paused, Whose};
+pub use change::{Change, Labels, Names, Refusal};
 pub use compose::{Resolution, Resolutions, names_of};
 pub use status::{BackendStatus, ClusterStatus, Status, Unresolved};
 
+use crate::config::command::Level;
 use crate::config::{Listener, ListenerId, Plan, Settings};
 use crate::limits::{DRAIN_GRACE_SECONDS, HOLD_DOWN_SECONDS, PROBE_LOST_MS, PROBE_TIMEOUT_MS, PROBES_MAX, TICK_MS};
 use crate::publish::Snapshot;
-use crate::route::health::{Judge, State};
+use crate::route::health::{self, Judge, State};
 use crate::route::table::{Backend, Cluster, RouteTable};
-use crate::route::{BackendId, Endpoint};
+use crate::route::{BackendId, ClusterId, Endpoint};
+use admin::Admin;
 use compose::{Composed, Identities};
 use rustc_hash::FxHashMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -43,6 +47,13 @@ pub enum Action {
     Publish(Snapshot),
     /// Probe an endpoint and come back with [`Supervisor::probe_result`].
     Probe(Probe),
+    /// Tell the workers (`ToWorker::Rest`).
+    Rest {
+        /// Endpoints.
+        backends: Vec<BackendId>,
+        /// Taken out by an operator, or back in.
+        rests: bool,
+    },
     /// Tell the operator.
     Log(Note),
     /// The drain is over: end the process.
@@ -147,6 +158,8 @@ pub struct Supervisor {
     /// When something has to happen to an endpoint that is not up; exactly one entry for each of those.
     due: BTreeSet<(u64, BackendId)>,
     probing: usize,
+    admin: Admin,
+    paused: Arc<[ClusterId]>,
     drain: Option<Drain>,
 }
 
@@ -184,8 +197,8 @@ impl Standing {
         }
     }
 
-    fn state(self) -> State {
-        if self == Standing::Up { State::Up } else { State::Down }
+    fn published(self) -> health::Standing {
+        if self == Standing::Up { health::Standing::Up } else { health::Standing::Down }
     }
 }
 
@@ -220,6 +233,8 @@ impl Supervisor {
             entries: FxHashMap::default(),
             due: BTreeSet::new(),
             probing: 0,
+            admin: Admin::default(),
+            paused: Arc::default(),
             drain: None,
         };
         supervisor.install(composed, 0);
@@ -233,6 +248,7 @@ impl Supervisor {
             epoch: self.epoch,
             table: self.table.clone(),
             states: self.states.as_slice().into(),
+            paused: self.paused.clone(),
             settings: self.settings.clone(),
         }
     }
@@ -240,6 +256,11 @@ impl Supervisor {
     /// The listeners of now, with their numbers.
     pub fn listeners(&self) -> Vec<(ListenerId, &Listener)> {
         compose::numbered(&self.identities.listeners).collect()
+    }
+
+    /// What each user of the control socket may do; `None` is everything.
+    pub fn control_uids(&self) -> Option<&BTreeMap<u32, Level>> {
+        self.plan.control_access.uids.as_ref()
     }
 
     /// Checks a new plan and gives numbers to what is new; changes nothing. `answers` is what the names in it
@@ -271,7 +292,9 @@ impl Supervisor {
         self.generation += 1;
         self.epoch += 1;
         let notes = self.install(prepared.composed, now);
-        Committed { snapshot: self.snapshot(), change: prepared.change, notes }
+        let mut change = prepared.change;
+        change.taken_away.epoch = self.epoch;
+        Committed { snapshot: self.snapshot(), change, notes }
     }
 
     /// The names of backends, to be resolved from time to time.
@@ -322,13 +345,16 @@ impl Supervisor {
         if self.drain.is_some() {
             return self.drain_over(now);
         }
-        let mut actions = Vec::new();
+        let mut actions = self.expire_admin(now);
         let due: Vec<BackendId> = self.due.range(..=(now, BackendId(u32::MAX))).map(|(_, id)| *id).collect();
         for id in due {
             match self.entries[&id].standing {
                 Standing::Up => {}
                 Standing::Probing { .. } => {
                     actions.extend(self.probe_result(id, Err("the probe gave no verdict".to_owned()), now));
+                }
+                Standing::Down { .. } if self.is_out(id) => {
+                    self.stand(id, Standing::Down { probe_ms: now + HOLD_DOWN_SECONDS * 1000 });
                 }
                 Standing::Down { .. } if self.probing < PROBES_MAX => {
                     self.stand(id, Standing::Probing { lost_ms: now + PROBE_LOST_MS });
@@ -369,7 +395,7 @@ impl Supervisor {
         match &self.drain {
             Some(drain) if drain.stopped => None,
             Some(drain) => Some(drain.until_ms),
-            None => self.due.first().map(|(at, _)| *at),
+            None => self.due.first().map(|(at, _)| *at).into_iter().chain(self.admin.next_deadline()).min(),
         }
     }
 
@@ -410,9 +436,12 @@ impl Supervisor {
             for (index, backend) in cluster.backends.iter().enumerate() {
                 let entry = &self.entries[&backend.id];
                 assert_eq!((entry.cluster, entry.index), (at, index), "an entry knows its place");
-                assert_eq!(self.states[cluster.first_state + index], entry.standing.state(), "states are the entries'");
+                let state = self.states[cluster.first_state + index];
+                assert_eq!(state, self.state_of(cluster, backend), "states follow from their layers");
+                assert!(state.weight > 0, "whatever may be picked has a weight");
             }
-            assert!(cluster.backends.is_empty() || self.up_count(cluster) > 0, "one of a cluster is always up");
+            let all_out = cluster.backends.iter().all(|b| self.is_out(b.id));
+            assert!(all_out || self.up_count(cluster) > 0, "one of those that operators let serve is always up");
         }
         assert_eq!(self.settings.listeners, self.identities.listeners, "workers see the listeners that are open");
     }
@@ -425,27 +454,73 @@ impl Supervisor {
         self.settings = composed.settings;
         let mut old = std::mem::take(&mut self.entries);
         self.states.clear();
+        self.install_admin();
         let table = self.table.clone();
         for (at, cluster) in table.clusters().iter().enumerate() {
             for (index, backend) in cluster.backends.iter().enumerate() {
                 let mut entry = old.remove(&backend.id).unwrap_or_else(|| Entry::fresh(now));
                 (entry.cluster, entry.index) = (at, index);
-                self.states.push(entry.standing.state());
                 self.entries.insert(backend.id, entry);
+                self.states.push(self.state_of(cluster, backend));
             }
         }
         self.due = self.entries.iter().filter_map(|(id, e)| e.standing.due_ms().map(|at| (at, *id))).collect();
         self.probing = self.entries.values().filter(|e| matches!(e.standing, Standing::Probing { .. })).count();
         let mut notes = Vec::new();
         for cluster in table.clusters() {
-            if self.up_count(cluster) == 0
-                && let Some(first) = cluster.backends.iter().min_by_key(|b| self.entries[&b.id].standing.due_ms())
-            {
-                notes.push(self.bring_up(first.id, "the others of its cluster were removed".to_owned(), now));
-            }
+            notes.extend(self.keep_one_up(cluster, "the others of its cluster were removed", now));
         }
         self.invariants();
         notes
+    }
+
+    /// What is published of an endpoint, from its three layers: the operator's word goes before observed health, and the
+    /// operator's weight before that of the config.
+    fn state_of(&self, cluster: &Cluster, backend: &Backend) -> State {
+        let observed = self.entries[&backend.id].standing.published();
+        let standing = self.admin.standing(&cluster.name, &backend.name).unwrap_or(observed);
+        State::new(standing, self.admin.weight(&cluster.name, &backend.name).unwrap_or(backend.weight))
+    }
+
+    /// Brings the published state of an endpoint in line with its layers.
+    fn refresh(&mut self, id: BackendId) {
+        let (cluster, index) = self.place(id);
+        self.states[cluster.first_state + index] = self.state_of(&cluster, &cluster.backends[index]);
+    }
+
+    /// Whether an operator has put it out.
+    fn is_out(&self, id: BackendId) -> bool {
+        let (cluster, index) = self.place(id);
+        self.admin.standing(&cluster.name, &cluster.backends[index].name).is_some()
+    }
+
+    /// Of those that operators let serve one is up, whatever happens: a bad backend is better than none. Brings up the one
+    /// that would be probed next.
+    fn keep_one_up(&mut self, cluster: &Cluster, why: &str, now: u64) -> Option<Note> {
+        if self.up_count(cluster) > 0 {
+            return None;
+        }
+        let serving = cluster.backends.iter().filter(|b| !self.is_out(b.id));
+        let first = serving.min_by_key(|b| self.entries[&b.id].standing.due_ms())?.id;
+        Some(self.bring_up(first, why.to_owned(), now))
+    }
+
+    /// What the cells of an endpoint say until now does not count.
+    fn settle(&mut self, id: BackendId) {
+        let (cluster, index) = self.place(id);
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.judge.settle(cluster.backends[index].cells.all());
+        }
+    }
+
+    /// Has the endpoints of a backend that are held down probed now.
+    fn probe_soon(&mut self, cluster: &str, backend: &str, now: u64) -> Vec<Action> {
+        for id in self.endpoint_ids(cluster, backend) {
+            if matches!(self.entries[&id].standing, Standing::Down { .. }) {
+                self.stand(id, Standing::Down { probe_ms: now });
+            }
+        }
+        self.tick(now)
     }
 
     fn look_at(&mut self, backends: impl IntoIterator<Item = BackendId>, now: u64) -> Vec<Action> {
@@ -472,8 +547,9 @@ impl Supervisor {
         for cell in cells {
             cell.reported.swap(0, SeqCst);
         }
+        let out = self.is_out(id);
         let entry = self.entries.get_mut(&id)?;
-        if entry.standing != Standing::Up {
+        if entry.standing != Standing::Up || out {
             return None;
         }
         let fault = entry.judge.look(cells, on_timeout, tick_of(now))?;
@@ -515,7 +591,6 @@ impl Supervisor {
     fn stand(&mut self, id: BackendId, standing: Standing) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let was = std::mem::replace(&mut entry.standing, standing);
-        self.states[self.table.clusters()[entry.cluster].first_state + entry.index] = standing.state();
         if let Some(at) = was.due_ms() {
             self.due.remove(&(at, id));
         }
@@ -524,6 +599,7 @@ impl Supervisor {
         }
         let probes = |s: Standing| usize::from(matches!(s, Standing::Probing { .. }));
         self.probing = self.probing + probes(standing) - probes(was);
+        self.refresh(id);
     }
 
     fn publish(&mut self) -> Action {
@@ -549,7 +625,7 @@ impl Supervisor {
 
     fn up_count(&self, cluster: &Cluster) -> usize {
         let states = &self.states[cluster.first_state..cluster.first_state + cluster.backends.len()];
-        states.iter().filter(|s| **s == State::Up).count()
+        states.iter().filter(|s| s.is_up()).count()
     }
 
     fn note(&self, id: BackendId, what: What, why: String) -> Note {

@@ -53,7 +53,7 @@ impl Model {
         let mut present = BTreeMap::new();
         for cluster in snapshot.table.clusters() {
             let states = &snapshot.states[cluster.first_state..cluster.first_state + cluster.backends.len()];
-            assert!(states.is_empty() || states.contains(&State::Up), "one of a cluster is up");
+            assert!(states.is_empty() || states.iter().any(|s| s.is_up()), "one of a cluster is up");
             for (backend, state) in cluster.backends.iter().zip(states) {
                 let key = (cluster.name.clone(), backend.name.clone(), backend.endpoint.clone());
                 let owner = self.owners.entry(backend.id).or_insert_with(|| key.clone());
@@ -62,9 +62,9 @@ impl Model {
                     assert_eq!(*id, backend.id, "what stays keeps its number");
                 } else {
                     assert!(reload, "a flip brings nothing new");
-                    assert_eq!(*state, State::Up, "new ones are up");
+                    assert!(state.is_up(), "new ones are up");
                 }
-                self.flipped(backend.id, *state, reload, now);
+                self.flipped(backend.id, state.standing, reload, now);
                 assert!(present.insert(key, backend.id).is_none());
             }
         }
@@ -73,14 +73,14 @@ impl Model {
         self.answered = None;
     }
 
-    fn flipped(&mut self, id: BackendId, state: State, reload: bool, now: u64) {
+    fn flipped(&mut self, id: BackendId, state: health::Standing, reload: bool, now: u64) {
         match (self.left_alone.contains_key(&id), state) {
-            (false, State::Down) => {
+            (false, health::Standing::Down) => {
                 assert!(!reload, "a reload marks nothing");
                 self.left_alone.insert(id, now);
                 self.flips += 1;
             }
-            (true, State::Up) => {
+            (true, health::Standing::Up) => {
                 assert!(reload || self.answered == Some(id), "up again only after a good probe");
                 self.left_alone.remove(&id);
             }
@@ -111,6 +111,7 @@ impl Model {
                         self.left_alone.insert(id, now);
                     }
                 }
+                Action::Rest { .. } => {}
                 Action::Stop { .. } => panic!("nobody drains"),
             }
         }

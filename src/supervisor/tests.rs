@@ -1,8 +1,10 @@
 //! The supervisor step by step; `simulation` drives it at random.
 
 use super::*;
+use crate::config::ControlAccess;
 use crate::config::{Address, BackendPlan, ClusterPlan, HalfClose, Io, LogFormat, LogTarget, RoutePlan};
 use crate::http::head::Underscores;
+use crate::route::health::Standing::{Down, Up};
 use crate::route::table::tests::policy;
 use crate::route::table::{Balance, OnTimeout};
 use std::collections::BTreeMap;
@@ -14,7 +16,8 @@ const HOLD_MS: u64 = HOLD_DOWN_SECONDS * 1000;
 
 /// A plan of clusters with backends by id and address, each routed as its own host.
 pub(super) fn plan(clusters: &[(&str, &[(&str, &str)])]) -> Plan {
-    let backend = |(id, at): &(&str, &str)| BackendPlan { name: (*id).into(), address: address(at), weight: 1 };
+    let backend =
+        |(id, at): &(&str, &str)| BackendPlan { name: (*id).into(), address: address(at), weight: 1, backup: false };
     let cluster = |backends: &[(&str, &str)]| ClusterPlan {
         backends: backends.iter().map(backend).collect(),
         policy: policy(Balance::RoundRobin),
@@ -29,7 +32,8 @@ pub(super) fn plan(clusters: &[(&str, &[(&str, &str)])]) -> Plan {
         workers: None,
         io: Io::Auto,
         control_socket: None,
-        control_mode: 0o600,
+        control_access: ControlAccess { mode: 0o600, group: None, uids: None },
+        state_file: None,
         status_listen: None,
     }
 }
@@ -73,17 +77,21 @@ fn with_listeners(mut plan: Plan, listeners: &[(&str, &str)]) -> Plan {
     plan
 }
 
-fn two() -> Plan {
+pub(super) fn two() -> Plan {
     plan(&[("app", &[("a", "10.0.0.1:80"), ("b", "10.0.0.2:80")])])
 }
 
-fn begin(plan: Plan) -> Supervisor {
+pub(super) fn begin(plan: Plan) -> Supervisor {
     Supervisor::new(plan, CORES, Resolutions::default()).unwrap()
 }
 
-fn reload(s: &mut Supervisor, plan: Plan, now: u64) -> Committed {
+pub(super) fn reload(s: &mut Supervisor, plan: Plan, now: u64) -> Committed {
     let prepared = s.prepare(plan, Resolutions::default()).unwrap();
     s.commit(prepared, now)
+}
+
+pub(super) fn standings(snapshot: &Snapshot) -> Vec<health::Standing> {
+    snapshot.states.iter().map(|s| s.standing).collect()
 }
 
 fn backend<'a>(s: &'a Supervisor, cluster: &str, name: &str) -> &'a Backend {
@@ -91,17 +99,17 @@ fn backend<'a>(s: &'a Supervisor, cluster: &str, name: &str) -> &'a Backend {
     cluster.backends.iter().find(|b| b.name == name).unwrap()
 }
 
-fn id(s: &Supervisor, cluster: &str, name: &str) -> BackendId {
+pub(super) fn id(s: &Supervisor, cluster: &str, name: &str) -> BackendId {
     backend(s, cluster, name).id
 }
 
 /// Three failures on one core, and the look that follows.
-fn fail(s: &mut Supervisor, name: &str, now: u64) -> Vec<Action> {
+pub(super) fn fail(s: &mut Supervisor, name: &str, now: u64) -> Vec<Action> {
     backend(s, "app", name).cells.core(1).failures_in_row.fetch_add(3, Relaxed);
     s.look(id(s, "app", name), now)
 }
 
-fn state(s: &Supervisor, name: &str) -> BackendStatus {
+pub(super) fn state(s: &Supervisor, name: &str) -> BackendStatus {
     s.status().clusters[0].backends.iter().find(|b| b.name == name).unwrap().clone()
 }
 
@@ -116,7 +124,7 @@ fn a_mark_holds_down_for_thirty_seconds_then_probes() {
     let mut s = begin(two());
     let actions = fail(&mut s, "a", 5_000);
     let [Action::Publish(snapshot), Action::Log(note)] = &actions[..] else { panic!("{actions:?}") };
-    assert_eq!((snapshot.epoch, snapshot.generation, &snapshot.states[..]), (2, 1, &[State::Down, State::Up][..]));
+    assert_eq!((snapshot.epoch, snapshot.generation, standings(snapshot)), (2, 1, vec![Down, Up]));
     assert!(Arc::ptr_eq(&snapshot.table, &s.table));
     assert_eq!((note.what, note.why.as_str()), (What::Down, "3 connect errors or resets in a row"));
     assert_eq!(state(&s, "a").next_probe_ms, Some(35_000));
@@ -128,7 +136,7 @@ fn a_mark_holds_down_for_thirty_seconds_then_probes() {
     let actions = s.tick(35_000);
     let [Action::Probe(probe)] = &actions[..] else { panic!("{actions:?}") };
     assert_eq!(probe.endpoint.to_string(), "10.0.0.1:80");
-    assert!(state(&s, "a").probing && state(&s, "a").state == State::Down);
+    assert!(state(&s, "a").probing && state(&s, "a").state == Down);
     assert!(s.tick(36_000).is_empty());
 
     let a = id(&s, "app", "a");
@@ -138,7 +146,7 @@ fn a_mark_holds_down_for_thirty_seconds_then_probes() {
     assert_eq!(s.tick(66_000).len(), 1);
     let actions = s.probe_result(a, Ok(()), 66_100);
     let [Action::Publish(snapshot), Action::Log(note)] = &actions[..] else { panic!("{actions:?}") };
-    assert_eq!((snapshot.epoch, note.what, snapshot.states[0]), (3, What::Up, State::Up));
+    assert_eq!((snapshot.epoch, note.what, snapshot.states[0]), (3, What::Up, State::up(1)));
     s.invariants();
 
     // What was counted before does not count again.
@@ -164,7 +172,7 @@ fn the_last_one_up_is_kept_up_until_another_comes_back() {
     let actions = fail(&mut s, "b", 1_000);
     assert_eq!(noted(&actions), [(What::KeptUp, "b")]);
     assert!(!actions.iter().any(|a| matches!(a, Action::Publish(_))));
-    assert_eq!(state(&s, "b").state, State::Up);
+    assert_eq!(state(&s, "b").state, Up);
     assert_eq!(state(&s, "b").kept_up.unwrap().0, 1_000);
     assert!(fail(&mut s, "b", 2_000).is_empty(), "not told again at once");
     assert_eq!(noted(&fail(&mut s, "b", 31_000)), [(What::KeptUp, "b")]);
@@ -231,7 +239,7 @@ fn a_reload_carries_over_what_stays() {
     assert_eq!((done.snapshot.generation, done.snapshot.epoch), (2, 3));
     assert_eq!(id(&s, "app", "a"), a);
     assert!(Arc::ptr_eq(&backend(&s, "app", "a").cells, &cells));
-    assert_eq!(done.snapshot.states[..], [State::Up, State::Down, State::Up], "aaa is before app");
+    assert_eq!(standings(&done.snapshot), [Up, Down, Up], "aaa is before app");
     assert_eq!(done.change.removed_backends, [b]);
     assert!(done.change.removed_clusters.is_empty());
     assert_eq!(done.change.clusters, Names { added: vec!["aaa".into()], removed: vec![], changed: vec!["app".into()] });
@@ -251,7 +259,7 @@ fn a_reload_leaves_no_cluster_without_one_that_is_up() {
     let mut s = begin(two());
     fail(&mut s, "a", 0);
     let done = reload(&mut s, plan(&[("app", &[("a", "10.0.0.1:80")])]), 1_000);
-    assert_eq!(done.snapshot.states[..], [State::Up]);
+    assert_eq!(standings(&done.snapshot), [Up]);
     assert_eq!(done.notes[0].what, What::Up);
     assert_eq!(s.next_deadline(), None);
 }
@@ -262,8 +270,8 @@ fn keys_that_need_a_restart_refuse_the_whole_reload() {
     let mut other = two();
     (other.workers, other.io, other.control_socket) = (Some(9), Io::Epoll, Some("/run/c".into()));
     let refusal = s.prepare(other, Resolutions::default()).unwrap_err();
-    assert_eq!(refusal, Refusal::Restart(vec!["workers", "io", "control_socket"]));
-    assert!(refusal.to_string().contains("workers, io, control_socket"));
+    assert_eq!(refusal, Refusal::Restart(vec!["workers", "io", "control.socket"]));
+    assert!(refusal.to_string().contains("workers, io, control.socket"));
     let same = Plan { workers: Some(CORES), ..two() };
     assert!(s.prepare(same, Resolutions::default()).is_ok(), "that many run already");
     s.invariants();

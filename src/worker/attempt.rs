@@ -239,6 +239,7 @@ pub(super) async fn attempt<N: Net, C: Stream>(
         }
         Down::Upgraded => {
             slot.backend_answered();
+            slot.tunnel();
             tally.bytes += relay::tunnel(turn, stream, policy.tunnel_timeout, &buf.filled()[taken..]).await;
             let idle = slot.fired(Dir::Up) || slot.fired(Dir::Down);
             tally.reason = if idle { Reason::TunnelIdle } else { Reason::Tunnel };
@@ -517,7 +518,10 @@ async fn interim<N: Net, C: Stream>(
     let core = turn.core;
     let mut out = core.buffers.take(Class::Small);
     turn.write_head(head, buf.filled(), Framing::None, false, &mut out);
-    turn.send(out, tally).await
+    let before = tally.bytes;
+    let sent = turn.send(out, tally).await;
+    tally.interim_bytes += tally.bytes - before;
+    sent
 }
 
 /// In an attempt whose request is only partly in memory nothing can be tried again: what failed is answered here, while

@@ -5,10 +5,12 @@
 //! backend, [`relay`] moves the bodies. Nothing in here decides about HTTP: that is `http/` and `exchange`.
 
 mod accept;
+mod affinity;
 mod attempt;
 pub mod buffers;
 mod busy;
 mod clusters;
+mod count;
 mod deadlines;
 mod idle;
 pub mod net;
@@ -201,6 +203,9 @@ where
                 },
                 ToWorker::Unlisten { id } => core.unlisten(|listening| listening == id),
                 ToWorker::Forget { backends, clusters } => core.clusters.forget(&backends, &clusters),
+                ToWorker::Rest { backends, rests } => core.clusters.rest(&backends, rests),
+                // Whoever asked may have gone; then there is nobody to tell.
+                ToWorker::Count { on, answer } => drop(answer.try_send((core.index, core.remains(&on)))),
                 ToWorker::Drain { seconds } => core.begin_drain(seconds),
             }
         }
@@ -269,9 +274,10 @@ impl<N: Net> Core<N> {
         // Nobody holds a view across an await, so this is the only one; control frees what is behind it.
         if let Ok(View(old)) = Rc::try_unwrap(old) {
             self.retired.borrow_mut().push(old);
-            self.retire();
         }
+        self.stats.epoch_at_us.store(self.net.now_us(), Ordering::Relaxed);
         self.stats.epoch.store(epoch, Ordering::Release);
+        self.retire();
     }
 
     /// Tells control. A hint that finds the channel full is not lost: control is made to look at everything.

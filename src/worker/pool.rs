@@ -123,8 +123,8 @@ impl<S: Stream> Pool<S> {
         }
     }
 
-    /// Idle connections now.
-    pub fn count(&self) -> usize {
+    /// Idle connections.
+    pub fn len(&self) -> usize {
         self.idle.borrow().len()
     }
 

@@ -1,16 +1,18 @@
 //! One busy period of a client connection: head, exchange, head, exchange, until no byte is left or the connection ends.
 
+use super::affinity;
 use super::attempt::{self, Outcome};
 use super::buffers::{Buf, Class};
 use super::busy::Mailbox;
 use super::clusters::{LocalBackend, LocalCluster, add};
-use super::deadlines::{Aim, Dir, SlotGuard};
+use super::deadlines::{Aim, Dir, Place, SlotGuard};
 use super::net::{How, Net, Stream};
 use super::relay;
 use super::{ConnInfo, Core};
 use crate::access_log::Record;
 use crate::config::{HalfClose, LogTarget};
 use crate::exchange::{Exchange, Next, Reason, Trouble};
+use crate::failures::{self, Failure};
 use crate::http::body::Body;
 use crate::http::forwarded;
 use crate::http::framing::Framing;
@@ -90,6 +92,8 @@ pub(super) struct Tally<S> {
     pub(super) status: u16,
     /// Bytes sent to the client.
     pub(super) bytes: u64,
+    /// Of those, bytes of interim responses.
+    pub(super) interim_bytes: u64,
     pub(super) reason: Reason,
     pub(super) retries: u32,
     pub(super) client: Option<IpAddr>,
@@ -263,19 +267,27 @@ async fn run<N: Net, C: Stream>(turn: &Turn<'_, N, C>, buf: Buf, tally: &mut Tal
         if cluster.as_ref().is_none_or(|before| !Rc::ptr_eq(before, &found)) {
             tried = Tried::default();
         }
+        tally.cluster = Some(found.clone());
         let policy = &found.shared.policy;
         if matches!(head.framing, Framing::Length(n) if n > policy.body_max) {
             return turn.answer(413, Reason::BodyTooLarge, buf, tally).await;
         }
         let state = state.get_or_insert_with(|| Exchange::new(head.method, policy.retries));
-        tally.cluster = Some(found.clone());
         cluster = Some(found.clone());
-        let Some((index, backend)) = core.pick(&found, &tried) else {
+        let place = Place { cluster: Some(found.shared.id), epoch: core.view().epoch, ..Place::default() };
+        let key = affinity::key(&policy.balance, head, buf.filled(), tally.client);
+        let Some((pick, backend)) = core.pick(&found, &tried, key) else {
             return turn.answer(last.0, last.1, buf, tally).await;
         };
         tally.backend = Some(backend.clone());
+        turn.slot.place(Place { backend: Some(backend.id), ..place });
         match attempt::attempt(turn, &found, &backend, state, &buf, tally).await {
-            Outcome::End(end) => return (end, buf),
+            Outcome::End(end) => {
+                if pick.fail_open && tally.reason == Reason::Done {
+                    tally.reason = Reason::FailOpen;
+                }
+                return (end, buf);
+            }
             Outcome::Refuse { status, reason } => return turn.answer(status, reason, buf, tally).await,
             Outcome::Failed { trouble, sent } => {
                 if turn.client_is_gone(tally) {
@@ -292,7 +304,7 @@ async fn run<N: Net, C: Stream>(turn: &Turn<'_, N, C>, buf: Buf, tally: &mut Tal
                         tally.retries = state.retries;
                         last = trouble.answer();
                         if avoid {
-                            tried.add(index);
+                            tried.add(pick.index);
                         }
                     }
                     Next::Answer { status, reason } => return turn.answer(status, reason, buf, tally).await,
@@ -306,7 +318,14 @@ async fn run<N: Net, C: Stream>(turn: &Turn<'_, N, C>, buf: Buf, tally: &mut Tal
 impl<S> Tally<S> {
     fn new(began_us: u64) -> Self {
         let (cluster, backend) = (None, None);
-        Tally { status: 0, bytes: 0, reason: Reason::Done, retries: 0, client: None, cluster, backend, began_us }
+        let (status, bytes, interim_bytes, retries) = (0, 0, 0, 0);
+        let (reason, client) = (Reason::Done, None);
+        Tally { status, bytes, interim_bytes, reason, retries, client, cluster, backend, began_us }
+    }
+
+    /// The status that the client was sent; 0 if nothing of a final response went out.
+    fn status_sent(&self) -> u16 {
+        if self.bytes > self.interim_bytes { self.status } else { 0 }
     }
 }
 
@@ -445,6 +464,9 @@ impl<N: Net> Core<N> {
         add(&self.stats.exchanges, 1);
         let ends = tally.cluster.as_ref().map_or(&self.stats.ends, |cluster| cluster.shared.ends.core(self.index));
         ends.add(tally.reason.index(), tally.status);
+        if !tally.reason.is_well() {
+            self.stats.failures.add(|| self.failure(turn.head, head_bytes, tally));
+        }
         let view = self.view();
         if view.settings.log_target == LogTarget::Off {
             return;
@@ -457,7 +479,7 @@ impl<N: Net> Core<N> {
             method: of(head.method_span),
             host: of(head.authority),
             path: of(head.target),
-            status: tally.status,
+            status: tally.status_sent(),
             bytes: tally.bytes,
             duration_us: self.net.now_us().saturating_sub(tally.began_us),
             cluster: tally.cluster.as_ref().map(|cluster| cluster.shared.name.as_str()),
@@ -467,5 +489,21 @@ impl<N: Net> Core<N> {
             reason: tally.reason.code(),
         };
         self.log.borrow_mut().add(&record, view.settings.log_format);
+    }
+
+    fn failure(&self, head: &RequestHead, head_bytes: Option<&[u8]>, tally: &Tally<N::Stream>) -> Failure {
+        let of = |span: crate::http::Span| head_bytes.map_or_else(String::new, |bytes| failures::text(span.of(bytes)));
+        Failure {
+            unix: self.unix_seconds.get(),
+            client: tally.client,
+            method: of(head.method_span),
+            host: of(head.authority),
+            path: of(head.target),
+            status: tally.status,
+            reason: tally.reason.code(),
+            detail: tally.reason.detail(),
+            cluster: tally.cluster.as_ref().map(|cluster| cluster.shared.name.clone()),
+            backend: tally.backend.as_ref().map(|backend| backend.name.clone()),
+        }
     }
 }

@@ -9,6 +9,7 @@ pub const TUNNEL: &str = "clusters/app/timeouts/tunnel";
 pub const BODY_MAX: &str = "clusters/app/body_max";
 pub const RETRIES: &str = "clusters/app/retries";
 pub const BALANCE: &str = "clusters/app/balance";
+pub const FAIL_OPEN: &str = "clusters/app/fail_open";
 pub const ON_TIMEOUT: &str = "clusters/app/health/on_timeout";
 pub const PROBE_PATH: &str = "clusters/app/probe/path";
 pub const CLIENT_HEAD: &str = "client/head_timeout";

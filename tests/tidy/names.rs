@@ -15,7 +15,7 @@ const ONLY: &[(&str, &[&str], &str)] = &[
     ("clap", &["main.rs", "cli", "ctl"], "argv is read once"),
     ("socket2", &["worker/net/", "control/", "main.rs"], "listeners are made in few places"),
     ("signal_hook", &["control/", "main.rs"], "signals are bytes on a descriptor of control"),
-    ("crossbeam_channel", &["worker/", "control/", "access_log/", "main.rs"], "between threads only"),
+    ("crossbeam_channel", &["worker/", "control/", "access_log/", "event.rs", "main.rs"], "between threads only"),
     ("mimalloc", &["main.rs"], "the binary chooses the allocator"),
     ("mio", &["control/"], "control's poll loop"),
     ("prometheus_client", &["metrics/"], "one room writes the text"),

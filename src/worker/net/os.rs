@@ -441,7 +441,8 @@ async fn count(counter: &Driven) {
     }
 }
 
-fn clock_us() -> u64 {
+/// Microseconds of the monotonic clock, the same in all threads.
+pub fn clock_us() -> u64 {
     micros(libc::CLOCK_MONOTONIC)
 }
 
