@@ -25,8 +25,14 @@ fn cluster(balance: Balance, weights: impl Iterator<Item = u32>) -> Cluster {
         backend.cells.core(0);
     }
     let policy = Policy { balance, ..Policy::default() };
-    let ends = Arc::new(ClusterEnds::new(4));
-    Cluster { id: ClusterId(0), name: "c".into(), backends, first_state: 0, policy, ends }
+    Cluster {
+        id: ClusterId(0),
+        name: "c".into(),
+        backends,
+        first_state: 0,
+        policy,
+        ends: Arc::new(ClusterEnds::new(4)),
+    }
 }
 
 /// Eisenbud and others, Maglev (2016), section 3.4, all weights equal.

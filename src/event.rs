@@ -150,6 +150,8 @@ pub struct CoreStats {
     pub connects: AtomicU64,
     /// Log lines lost to a full queue.
     pub log_dropped: AtomicU64,
+    /// Exchanges that got no log line because they were not picked (`log.sample`).
+    pub log_sampled_out: AtomicU64,
     /// accept failed for want of descriptors.
     pub accept_failures: AtomicU64,
     /// Sessions ended by a panic (a bug of ours; the connection was closed).

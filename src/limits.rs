@@ -59,16 +59,36 @@ pub const CLIENT_RATE_GRACE_SECONDS: u64 = 5;
 /// Bytes of a host name that is looked up (RFC 1035 section 2.3.4); a longer one matches only the default.
 pub const HOST_BYTES_MAX: usize = 255;
 
-/// Connect errors or resets before a head, in a row, that mark a backend down.
+/// Default failures in a row that mark a backend down.
 pub const FAILURES_TO_DOWN: u32 = 3;
-/// Seconds a backend stays down before it is probed, and between two probes.
-pub const HOLD_DOWN_SECONDS: u64 = 30;
-/// Milliseconds one recovery probe may take.
-pub const PROBE_TIMEOUT_MS: u64 = 5_000;
+/// Default seconds a backend stays down before it is probed.
+pub const HOLD_DOWN_SECONDS: u32 = 30;
+/// Default seconds that a hold-down doubles to, at most.
+pub const HOLD_DOWN_MAX_SECONDS: u32 = 300;
+/// Steps in which a backend's share grows after a good probe.
+pub const SLOW_START_STEPS: u32 = 10;
+/// Default percent of failures that mark a backend down, where a rate is asked for.
+pub const FAILURE_PERCENT: u32 = 50;
+/// Default requests that must have ended for that.
+pub const FAILURE_REQUESTS: u32 = 20;
+/// Default seconds within which they must have.
+pub const FAILURE_WITHIN_SECONDS: u32 = 10;
+/// Default seconds between two active checks.
+pub const CHECK_SECONDS: u32 = 30;
+/// Default good checks in a row that bring a backend up.
+pub const CHECK_RISE: u32 = 1;
+/// Default bad checks in a row that mark a backend down.
+pub const CHECK_FALL: u32 = 3;
+/// Default seconds one probe may take.
+pub const PROBE_SECONDS: u32 = 5;
+/// Bytes of an answer's body in which a probe looks for its text.
+pub const PROBE_BODY_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of the text that a probe looks for.
+pub const PROBE_TEXT_BYTES_MAX: usize = 1024;
 /// Probes under way at one time; more wait for the next tick.
 pub const PROBES_MAX: usize = 256;
-/// Milliseconds after which a probe whose verdict never came counts as failed.
-pub const PROBE_LOST_MS: u64 = 2 * PROBE_TIMEOUT_MS;
+/// Milliseconds after its timeout at which a probe counts as failed whose verdict never came.
+pub const PROBE_LOST_MS: u64 = 5_000;
 /// Ticks by which the clocks of two cores may differ: one for their different beginnings, one for rounding.
 pub const CORE_SKEW_TICKS: u32 = 2;
 /// Addresses of one backend's name that are used, in ascending order.
@@ -139,9 +159,9 @@ pub const PAUSE_SECONDS: u64 = 30;
 /// See [`PAUSE_SECONDS`].
 pub const PAUSE_SECONDS_MAX: u64 = 600;
 /// Lines a core may have queued at the log writer before lines are dropped and counted, in batches of `LOG_BATCH_BYTES`.
-pub const LOG_BATCHES_MAX: usize = 64;
+pub const LOG_BATCHES_MAX: usize = 32;
 /// Bytes of log lines that one core collects before they are handed to the writer.
-pub const LOG_BATCH_BYTES: usize = 32 * 1024;
+pub const LOG_BATCH_BYTES: usize = 64 * 1024;
 /// Seconds between two resolutions of a name.
 pub const RESOLVE_SECONDS: u64 = 30;
 /// Seconds that the start and a reload wait for names; what has not resolved by then has no endpoints until it does.
@@ -208,6 +228,6 @@ const _: () = {
     assert!(STATUS_HEAD_BYTES_MAX <= HEAD_BYTES_MAX);
     assert!(STATUS_STALL_SECONDS < STATUS_IDLE_SECONDS);
     assert!(TICK_MS == 1000);
-    // A lost probe is noticed before the next one is due.
-    assert!(PROBE_LOST_MS < HOLD_DOWN_SECONDS * 1000);
+    assert!(HOLD_DOWN_SECONDS <= HOLD_DOWN_MAX_SECONDS);
+    assert!(PROBE_TEXT_BYTES_MAX < PROBE_BODY_BYTES_MAX);
 };

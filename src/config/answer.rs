@@ -308,8 +308,11 @@ pub struct BackendStatus {
     pub since: u64,
     /// Why, for people; `None` for a backend that has always been up.
     pub why: Option<String>,
-    /// When it will be probed next, in seconds since 1970 (UTC); `None` unless it is held down.
+    /// When it will be probed next, in seconds since 1970 (UTC); `None` if it is up and its cluster has no checks, or if
+    /// a probe is under way.
     pub next_probe: Option<u64>,
+    /// What the latest probe found; `None` if there was none.
+    pub probe: Option<String>,
     /// As configured.
     pub weight: u32,
     /// Exchanges that are with it now.

@@ -5,12 +5,13 @@ use super::budget;
 use super::command::Level;
 use super::fault::{Faults, Findings, Step};
 use super::file::{self, BackendEntry, BalanceWord, File, HashBalance, HashKey, HashName, HashWord};
-use super::file::{ListenerEntry, Probe, RouteEntry};
+use super::file::{ListenerEntry, RouteEntry};
 use super::place::{self, member};
 use super::value::Refusal;
 use super::words::{Patience, Rate, Size, Token};
 use super::{Address, BackendPlan, ClusterPlan, ControlAccess, Listener, LogTarget, Page, Plan, RoutePlan, Settings};
-use super::{cross, pages, route_key, shape};
+use super::{LogFields, LogLines, Share};
+use super::{cross, health, pages, route_key, shape};
 use crate::limits;
 use crate::route::table::{Balance, Hash, HashBy, Policy};
 use jsonc_parser::ast::Value;
@@ -203,6 +204,11 @@ fn settings(typed: &File, defaults: &Policy, pages: BTreeMap<u16, Page>, directo
             path => LogTarget::File(directory.join(path)),
         },
         log_format: typed.log.format.into(),
+        log_lines: LogLines {
+            fields: LogFields::new(&typed.log.fields),
+            sample: Share::new(typed.log.sample),
+            slow_us: typed.log.slow.map(|slow| slow.0 * 1000),
+        },
         drain_timeout: typed.drain_timeout.0,
         retry_after: typed.retry_after.0,
     }
@@ -231,12 +237,7 @@ fn resolve(said: &file::Policy, otherwise: &Policy) -> Policy {
         retries: said.retries.unwrap_or(otherwise.retries),
         pool_idle: timeout(said.pool.idle, otherwise.pool_idle),
         pool_max: said.pool.max.unwrap_or(otherwise.pool_max),
-        on_timeout: said.health.on_timeout.map_or(otherwise.on_timeout, Into::into),
-        probe_path: match &said.probe {
-            None => otherwise.probe_path.clone(),
-            Some(Probe::Connect(_)) => None,
-            Some(Probe::Http(probe)) => Some(probe.path.clone()),
-        },
+        health: health::resolve(said, &otherwise.health),
     }
 }
 
@@ -296,20 +297,19 @@ fn spelled(policy: &Policy) -> file::Policy {
         client_rate_min: Some(Rate(policy.client_rate_min)),
         retries: Some(policy.retries),
         pool: file::Pool { idle: Some(Patience(policy.pool_idle)), max: Some(policy.pool_max) },
-        health: file::Health { on_timeout: Some(policy.on_timeout.into()) },
-        probe: Some(match &policy.probe_path {
-            None => Probe::Connect(file::Connect::Connect),
-            Some(path) => Probe::Http(file::HttpProbe { path: path.clone() }),
-        }),
+        health: health::spelled(&policy.health),
+        probe: Some(health::spelled_probe(&policy.health.probe)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{HalfClose, Io};
+    use crate::config::{HalfClose, Io, LogField, LogFormat};
     use crate::http::head::Underscores;
+    use crate::route::health_policy::*;
     use crate::route::table::OnTimeout;
+    use std::sync::Arc;
 
     /// Path and text of a file of the repository.
     fn sample(path: &str) -> (String, String) {
@@ -356,7 +356,7 @@ mod tests {
         assert_eq!((plan.status_listen, &plan.listeners["main"].health_path), (None, &None));
         let p = Policy::default();
         assert_eq!((p.connect_timeout, p.head_timeout, p.body_timeout, p.tunnel_timeout), (3, 30, 30, 3600));
-        assert_eq!((p.pool_idle, p.retries, p.body_max, p.on_timeout), (4, 3, u64::MAX, OnTimeout::Silent));
+        assert_eq!((p.pool_idle, p.retries, p.body_max, p.health.on_timeout), (4, 3, u64::MAX, OnTimeout::Silent));
     }
 
     #[test]
@@ -376,8 +376,17 @@ mod tests {
             retries: 0,
             pool_idle: 55,
             pool_max: 8,
-            on_timeout: OnTimeout::Any,
-            probe_path: None,
+            health: HealthPolicy {
+                on_timeout: OnTimeout::Any,
+                failures: 5,
+                statuses: StatusSet::default().with(502).with(503),
+                rate: Some(FailureRate { percent: 30, requests: 50, within: 60 }),
+                hold_down: 10,
+                hold_down_max: 600,
+                slow_start: 20,
+                check: None,
+                probe: Arc::default(),
+            },
         };
         assert_eq!(app.policy, expected);
         assert_eq!(app.backends[0].weight, 3);
@@ -387,7 +396,16 @@ mod tests {
         let empty = &plan.clusters["empty"].policy;
         let by_session = Balance::Hash(Hash { by: HashBy::Cookie("session".into()), bounded_load: 150 });
         assert_eq!((&empty.balance, empty.retries, empty.connect_timeout), (&by_session, 5, 1));
-        assert_eq!(empty.probe_path.as_deref(), Some("/health?full=1"));
+        let probe = ProbeRequest {
+            method: "OPTIONS".into(),
+            host: Some("app.internal".into()),
+            headers: [("X-Probe".into(), "1".into())].into(),
+            statuses: StatusSet::default().with_class(2).with(404),
+            body: Some("well".into()),
+            ..ProbeRequest::get("/health?full=1")
+        };
+        assert_eq!(*empty.health.probe, ProbeSpec { timeout: 2, request: Some(probe) });
+        assert_eq!(empty.health.check, Some(Check { interval: 7, rise: 2, fall: 4 }));
         assert_eq!(plan.listeners["six"].trusted_proxies.len(), 3);
         assert_eq!(plan.listeners["six"].health_path.as_deref(), Some("/healthz"));
         assert!(matches!(&plan.status_listen, Some(Address::Unix(p)) if p.ends_with("config/run/status.sock")));
@@ -405,8 +423,40 @@ mod tests {
         assert_eq!((s.client_head_timeout, s.client_idle_timeout, s.client_half_close), (5, 120, HalfClose::Abort));
         assert_eq!((s.underscores, &s.via, s.drain_timeout, s.retry_after), (Underscores::Reject, &None, 0, 5));
         assert!(matches!(&s.log_target, LogTarget::File(p) if p.ends_with("access.log")));
+        let fields = LogFields::new(&[LogField::Time, LogField::Path, LogField::RequestId]);
+        assert_eq!(s.log_lines, LogLines { fields, sample: Share::new(0.25), slow_us: Some(1_500_000) });
+        assert_eq!(s.log_format, LogFormat::Text);
         assert_eq!(s.pages[&502].content_type, "text/html; charset=utf-8");
         assert_eq!(s.pages[&404].body, b"Nothing here.\n");
+    }
+
+    #[test]
+    fn faults_of_the_log() {
+        let fault = |log: &str| {
+            let faults = with(&format!(r#""log": {log}"#)).unwrap_err();
+            assert_eq!(faults.list.len(), 1, "{faults}");
+            faults.to_string().split_once(": ").map(|(_, rest)| rest.to_owned()).unwrap_or_default()
+        };
+        for (log, said) in [
+            (r#"{"fields": ["time", "durations_us"]}"#, "(did you mean \"duration_us\"?)"),
+            (r#"{"fields": ["duration"]}"#, "$.log.fields[0]: expected one of \"time\", \"client\""),
+            (
+                r#"{"fields": ["time", "path", "time"]}"#,
+                "$.log.fields[2]: the field \"time\" stands twice; the first is",
+            ),
+            (r#"{"fields": []}"#, "$.log.fields: lines without any field (leave the key out for the usual fields)"),
+            (r#"{"fields": "time"}"#, "$.log.fields: expected an array, found a string"),
+            (r#"{"sample": 1.01}"#, "$.log.sample: 1.01 is out of range (0 to 1)"),
+            (r#"{"sample": -0.5}"#, "$.log.sample: -0.5 is out of range (0 to 1)"),
+            (r#"{"sample": "1%"}"#, "$.log.sample: expected a number, found a string"),
+            (r#"{"slow": "0s"}"#, "$.log.slow: everything takes longer than no time at all (write \"1s\")"),
+            (r#"{"slow": 5}"#, "(write \"5s\")"),
+        ] {
+            let fault = fault(log);
+            assert!(fault.contains(said), "{log}: {fault}");
+        }
+        let lines = with(r#""log": {"sample": 1e-3, "slow": null}"#).unwrap().settings.log_lines;
+        assert_eq!(lines, LogLines { sample: Share::new(0.001), ..LogLines::default() });
     }
 
     #[test]
@@ -486,10 +536,6 @@ mod tests {
             (r#""workers": 99999999999999999999999"#, "$.workers"),
             (r#""io": "urning""#, "$.io"),
             (r#""io": 1"#, "$.io"),
-            (r#""statis": {}"#, "$.statis"),
-            (r#""status": {"listen": "localhost:9180"}"#, "$.status.listen"),
-            (r#""status": {"listen": "127.0.0.1:0"}"#, "$.status.listen"),
-            (r#""status": {"listen": "127.0.0.1:1"}"#, "$.listeners.a"),
             (r#""defaults": {"balance": {}}"#, "$.defaults.balance"),
             (r#""defaults": {"balance": {"hash": "cookie"}}"#, "$.defaults.balance.hash"),
             (r#""defaults": {"balance": {"hash": 1}}"#, "$.defaults.balance.hash"),
@@ -500,6 +546,10 @@ mod tests {
             (r#""defaults": {"balance": {"hash": {"cookies": "a"}}}"#, "$.defaults.balance.hash.cookies"),
             (r#""defaults": {"balance": {"hash": "path", "bounded_load": 99}}"#, "$.defaults.balance.bounded_load"),
             (r#""defaults": {"fail_open": 101}"#, "$.defaults.fail_open"),
+            (r#""statis": {}"#, "$.statis"),
+            (r#""status": {"listen": "localhost:9180"}"#, "$.status.listen"),
+            (r#""status": {"listen": "127.0.0.1:0"}"#, "$.status.listen"),
+            (r#""status": {"listen": "127.0.0.1:1"}"#, "$.listeners.a"),
             (r#""defaults": {"timeouts": {"head": "0s"}}"#, "$.defaults.timeouts.head"),
             (r#""defaults": {"timeouts": {"head": 30}}"#, "$.defaults.timeouts.head"),
             (r#""defaults": {"timeouts": {"head": null}}"#, "$.defaults.timeouts.head"),
@@ -508,6 +558,21 @@ mod tests {
             (r#""defaults": {"probe": "http"}"#, "$.defaults.probe"),
             (r#""defaults": {"probe": {"path": "health"}}"#, "$.defaults.probe.path"),
             (r#""defaults": {"probe": {}}"#, "$.defaults.probe"),
+            (r#""defaults": {"probe": {"path": "/", "method": "get"}}"#, "$.defaults.probe.method"),
+            (r#""defaults": {"probe": {"path": "/", "host": "a b"}}"#, "$.defaults.probe.host"),
+            (r#""defaults": {"probe": {"path": "/", "headers": {"Host": "a"}}}"#, "$.defaults.probe.headers.Host"),
+            (r#""defaults": {"probe": {"path": "/", "headers": {"A": "\r\nB: c"}}}"#, "$.defaults.probe.headers.A"),
+            (r#""defaults": {"probe": {"path": "/", "statuses": []}}"#, "$.defaults.probe.statuses"),
+            (r#""defaults": {"probe": {"path": "/", "statuses": [100]}}"#, "$.defaults.probe.statuses[0]"),
+            (r#""defaults": {"probe": {"path": "/", "body": ""}}"#, "$.defaults.probe.body"),
+            (r#""defaults": {"probe": {"path": "/", "body": "x", "method": "HEAD"}}"#, "$.defaults.probe.body"),
+            (r#""defaults": {"health": {"failures": 0}}"#, "$.defaults.health.failures"),
+            (r#""defaults": {"health": {"statuses": [502, "5xy"]}}"#, "$.defaults.health.statuses[1]"),
+            (r#""defaults": {"health": {"rate": {"percent": 101}}}"#, "$.defaults.health.rate.percent"),
+            (r#""defaults": {"health": {"rate": "on"}}"#, "$.defaults.health.rate"),
+            (r#""defaults": {"health": {"hold_down": "0s"}}"#, "$.defaults.health.hold_down"),
+            (r#""defaults": {"health": {"check": {"rise": 0}}}"#, "$.defaults.health.check.rise"),
+            (r#""defaults": {"health": {"check": {"intervall": "1s"}}}"#, "$.defaults.health.check.intervall"),
             (r#""defaults": {"backends": {}}"#, "$.defaults.backends"),
             (r#""control": {"mode": "rw"}"#, "$.control.mode"),
             (r#""headers": {"via": "a b"}"#, "$.headers.via"),
@@ -596,7 +661,7 @@ mod tests {
     proptest::proptest! {
         /// Whatever is cut from or put into a good file: a plan, or faults with places inside the text.
         #[test]
-        fn mutations_never_surprise(at in 0usize..1600, cut in 0usize..12, put in "[\\[\\]{}\",:0-9a-zü \\n\\\\]{0,6}") {
+        fn mutations_never_surprise(at in 0usize..2200, cut in 0usize..12, put in "[\\[\\]{}\",:0-9a-zü \\n\\\\]{0,6}") {
             let (path, text) = sample("tests/data/config/everything.json");
             let at = (0..=at.min(text.len())).rev().find(|i| text.is_char_boundary(*i)).unwrap();
             let end = (0..=(at + cut).min(text.len())).rev().find(|i| text.is_char_boundary(*i)).unwrap();

@@ -3,6 +3,7 @@
 //! nowhere else. Only `check` sees these types.
 
 use super::words::*;
+use super::{LogField, LogFields};
 use crate::limits;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -199,8 +200,8 @@ pub struct Policy {
     pub pool: Pool,
     /// When a backend counts as down.
     pub health: Health,
-    /// How a backend that is down is tried before it gets traffic again: `connect` (the default), or
-    /// `{"path": "/health"}` for a GET that must be answered with 2xx or 3xx.
+    /// How a backend is probed: `connect` (the default), or an object for a request, such as `{"path": "/health"}` for a
+    /// GET that must be answered with 2xx or 3xx.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Probe")]
     pub probe: Option<Probe>,
@@ -328,9 +329,125 @@ pub struct Health {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "OnTimeoutWord")]
     pub on_timeout: Option<OnTimeoutWord>,
+    /// Failures in a row that mark a backend down: connect errors, resets before a response, and `statuses`. Default: 3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u32", range(min = 1, max = 1000))]
+    pub failures: Option<u32>,
+    /// Statuses of responses that count as failures: numbers, or classes such as `"5xx"`. A 503 with Retry-After never
+    /// does. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<StatusEntry>")]
+    pub statuses: Option<Vec<StatusEntry>>,
+    /// The share of requests that must have failed, within the latest seconds, to mark a backend down even if they were
+    /// not in a row; `off` (the default) looks at rows only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "FailureRateEntry")]
+    pub rate: Option<FailureRateEntry>,
+    /// How long a backend that was marked down is left alone before it is probed. It doubles each time that a probe fails
+    /// or that the backend is marked again soon after it came back. Default: `30s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Patience")]
+    pub hold_down: Option<Patience>,
+    /// What `hold_down` doubles to at most; and for how long a backend must have been up until it begins anew. Default:
+    /// `5m`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Patience")]
+    pub hold_down_max: Option<Patience>,
+    /// Time in which the share of a backend that came back by a probe grows to its weight, in ten steps. Default: `0s`,
+    /// at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Duration")]
+    pub slow_start: Option<Duration>,
+    /// Probes of backends that are up, too; `off` (the default) probes only those that have been held down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "CheckEntry")]
+    pub check: Option<CheckEntry>,
 }
 
-/// How a backend that is down is tried.
+/// One status, or a class of them.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum StatusEntry {
+    /// One.
+    One(#[schemars(range(min = 200, max = 599))] u16),
+    /// A class.
+    Class(StatusClass),
+}
+
+/// The word that turns something off.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Off {
+    /// Off.
+    Off,
+}
+
+/// The share of failures that marks a backend down, or none.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum FailureRateEntry {
+    /// Only rows of failures count.
+    Off(Off),
+    /// This share does, too.
+    On(FailureRate),
+}
+
+/// The share of failures that marks a backend down.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct FailureRate {
+    /// So many of a hundred requests failed: connect errors, resets, response timeouts, and `statuses`.
+    #[schemars(range(min = 1, max = 100))]
+    pub percent: u32,
+    /// Of at least so many requests that ended, with all workers.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub requests: u32,
+    /// Within this time.
+    pub within: Patience,
+}
+
+impl Default for FailureRate {
+    fn default() -> FailureRate {
+        FailureRate {
+            percent: limits::FAILURE_PERCENT,
+            requests: limits::FAILURE_REQUESTS,
+            within: Patience(limits::FAILURE_WITHIN_SECONDS),
+        }
+    }
+}
+
+/// Probes of backends that are up, or none.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum CheckEntry {
+    /// None.
+    Off(Off),
+    /// At this interval.
+    On(Check),
+}
+
+/// Probes of backends that are up.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Check {
+    /// From one probe to the next, give or take a tenth. Clusters that probe one address in the same way at the same
+    /// interval share the probes.
+    pub interval: Patience,
+    /// Good probes in a row that bring a backend up again.
+    #[schemars(range(min = 1, max = 100))]
+    pub rise: u32,
+    /// Bad probes in a row that mark a backend down.
+    #[schemars(range(min = 1, max = 100))]
+    pub fall: u32,
+}
+
+impl Default for Check {
+    fn default() -> Check {
+        Check { interval: Patience(limits::CHECK_SECONDS), rise: limits::CHECK_RISE, fall: limits::CHECK_FALL }
+    }
+}
+
+/// How a backend is probed.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Probe {
@@ -352,9 +469,44 @@ pub enum Connect {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HttpProbe {
-    /// Path to GET, with a query if need be.
+    /// Path to ask for, with a query if need be.
     #[schemars(extend("format" = "ringway-probe-path"))]
     pub path: String,
+    /// The method.
+    #[serde(default = "probe_method")]
+    #[schemars(extend("format" = "ringway-method"))]
+    pub method: String,
+    /// Value of Host. Default: the backend's address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", extend("format" = "ringway-probe-host"))]
+    pub host: Option<String>,
+    /// More fields of the request.
+    #[serde(default)]
+    #[schemars(extend("propertyNames" = {"format": "ringway-probe-field"}))]
+    pub headers: BTreeMap<String, FieldValue>,
+    /// Statuses that are good: numbers, or classes such as `"2xx"`. Default: `["2xx", "3xx"]`.
+    #[serde(default = "probe_statuses")]
+    #[schemars(extend("minItems" = 1))]
+    pub statuses: Vec<StatusEntry>,
+    /// Text that must stand in the first 64 KiB of the response's body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", extend("format" = "ringway-probe-text"))]
+    pub body: Option<String>,
+    /// Time for all of it, the connection included.
+    #[serde(default = "probe_timeout")]
+    pub timeout: Patience,
+}
+
+fn probe_method() -> String {
+    "GET".into()
+}
+
+fn probe_statuses() -> Vec<StatusEntry> {
+    [2, 3].map(|class| StatusEntry::Class(StatusClass(class))).into()
+}
+
+fn probe_timeout() -> Patience {
+    Patience(limits::PROBE_SECONDS)
 }
 
 /// The control socket.
@@ -458,11 +610,21 @@ pub struct Log {
     pub access: String,
     /// `json`: one object a line; `text`: words and quoted strings.
     pub format: LogFormatWord,
+    /// The fields of a line, in this order; each at most once.
+    pub fields: Vec<LogField>,
+    /// Share of the exchanges that get a line, picked at random, from 0 to 1. Whatever ended with a status from 500 on or
+    /// otherwise than it should always gets one.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub sample: f64,
+    /// An exchange that took as long always gets a line; `null` is none.
+    #[schemars(with = "Option<Latency>")]
+    pub slow: Option<Latency>,
 }
 
 impl Default for Log {
     fn default() -> Log {
-        Log { access: "off".into(), format: LogFormatWord::default() }
+        let fields = LogFields::default().list().to_vec();
+        Log { access: "off".into(), format: LogFormatWord::default(), fields, sample: 1.0, slow: None }
     }
 }
 

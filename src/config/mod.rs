@@ -3,9 +3,9 @@
 //! In the order of the work: `place` makes a tree of the text, in which every value knows its place; `shape` walks it
 //! against the JSON Schema, which is derived from the types in `file`; `cross` finds what is wrong between two places;
 //! `check` turns a faultless file into a [`Plan`]; `budget` sets the plan against the limit of open files; `patch` merges
-//! changes over the file. `value`, `words` and `route_key` know how single values are written. `command` with `orders`,
-//! and `answer` with `receipt`, are what travels over the control socket. Only this room and the code that prints JSON
-//! names serde.
+//! changes over the file. `value`, `words` and `route_key` know how single values are written, `log` what the access log
+//! can tell. `command` with `orders`, and `answer` with `receipt`, are what travels over the control socket. Only this room
+//! and the code that prints JSON names serde.
 
 pub mod answer;
 pub mod budget;
@@ -14,6 +14,8 @@ pub mod command;
 mod cross;
 pub mod fault;
 pub mod file;
+mod health;
+mod log;
 pub mod orders;
 mod pages;
 pub mod patch;
@@ -24,6 +26,8 @@ mod shape;
 pub mod state;
 pub mod value;
 pub mod words;
+
+pub use log::{LogField, LogFields, LogLines, Share};
 
 use self::command::Level;
 use crate::http::head::Underscores;
@@ -96,7 +100,7 @@ pub enum LogFormat {
     /// One JSON object a line.
     #[default]
     Json,
-    /// Space-separated text with quoted strings.
+    /// Values with a space between them, strings in quotes.
     Text,
 }
 
@@ -153,6 +157,8 @@ pub struct Settings {
     pub log_target: LogTarget,
     /// Its format.
     pub log_format: LogFormat,
+    /// Which lines it has, and what they tell.
+    pub log_lines: LogLines,
     /// Seconds for a drain at stop.
     pub drain_timeout: u32,
     /// Value of Retry-After on 503, in seconds.
@@ -227,6 +233,17 @@ pub struct Plan {
     pub status_listen: Option<Address>,
 }
 
+/// Who may use the control socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlAccess {
+    /// Permission bits of the file.
+    pub mode: u32,
+    /// Its group, by name or number.
+    pub group: Option<String>,
+    /// What each user may do; `None` is everything.
+    pub uids: Option<BTreeMap<u32, Level>>,
+}
+
 impl Plan {
     /// What is allowed and may yet be a mistake, each a sentence that begins with its key.
     pub fn warnings(&self) -> Vec<String> {
@@ -241,15 +258,4 @@ impl Plan {
         }
         warnings
     }
-}
-
-/// Who may use the control socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ControlAccess {
-    /// Permission bits of the file.
-    pub mode: u32,
-    /// Its group, by name or number.
-    pub group: Option<String>,
-    /// What each user may do; `None` is everything.
-    pub uids: Option<BTreeMap<u32, Level>>,
 }

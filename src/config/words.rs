@@ -15,6 +15,7 @@ pub(super) fn check(format: &str, text: &str) -> Result<(), Refusal> {
     match format {
         "ringway-duration" => value::duration(text).map(drop),
         "ringway-patience" => patience(text).map(drop),
+        "ringway-latency" => latency(text).map(drop),
         "ringway-size" => value::size(text).map(drop),
         "ringway-rate" => rate(text).map(drop),
         "ringway-address" => value::address(text).map(drop),
@@ -29,6 +30,12 @@ pub(super) fn check(format: &str, text: &str) -> Result<(), Refusal> {
         "ringway-path" => value::file_path(text),
         "ringway-token" => value::token(text),
         "ringway-probe-path" => value::probe_path(text),
+        "ringway-method" => value::method(text),
+        "ringway-probe-host" => value::probe_host(text),
+        "ringway-probe-field" => value::probe_field(text),
+        "ringway-field-value" => value::field_value(text),
+        "ringway-probe-text" => value::probe_text(text),
+        "ringway-status-class" => value::status_class(text).map(drop),
         "ringway-health-path" => value::health_path(text),
         _ => Ok(()),
     }
@@ -39,6 +46,14 @@ fn patience(text: &str) -> Result<u32, Refusal> {
     match value::duration(text)? {
         0 => Err(Refusal::write("a timeout of zero would end everything at once", "1s")),
         seconds => Ok(seconds),
+    }
+}
+
+/// Milliseconds; none at all would be no limit.
+fn latency(text: &str) -> Result<u64, Refusal> {
+    match value::millis(text)? {
+        0 => Err(Refusal::write("everything takes longer than no time at all", "1s")),
+        millis => Ok(millis),
     }
 }
 
@@ -92,6 +107,11 @@ word!(Duration(u32), "ringway-duration", "^[0-9]+(ms|s|m|h|d)$", value::duration
 pub struct Patience(pub u32);
 word!(Patience(u32), "ringway-patience", "^[0-9]+(ms|s|m|h|d)$", patience, |s| value::duration_text(*s));
 
+/// Milliseconds, at least one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Latency(pub u64);
+word!(Latency(u64), "ringway-latency", "^[0-9]+(ms|s|m|h|d)$", latency, |ms| value::millis_text(*ms));
+
 /// Bytes; [`u64::MAX`] is unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size(pub u64);
@@ -101,6 +121,22 @@ word!(Size(u64), "ringway-size", "^([0-9]+([KMG]iB|[kKMG]?B)|unlimited)$", value
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate(pub u64);
 word!(Rate(u64), "ringway-rate", "^[0-9]+([KMG]iB|[kKMG]?B)$", rate, |s| value::size_text(*s));
+
+/// The first digit of a class of statuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatusClass(pub u16);
+word!(StatusClass(u16), "ringway-status-class", "^[2-5]xx$", value::status_class, |class| format!("{class}xx"));
+
+/// The value of a field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldValue(pub String);
+word!(
+    FieldValue(String),
+    "ringway-field-value",
+    "^([^ \\t]|[^ \\t].*[^ \\t])?$",
+    |t| value::field_value(t).map(|()| t.into()),
+    String::clone
+);
 
 /// Where a backend is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -157,7 +157,7 @@ fn worker(core: usize, stats: &CoreStats) -> answer::Worker {
 
 fn counters(workers: &[WorkerLink]) -> BTreeMap<String, u64> {
     type Counter = fn(&CoreStats) -> &AtomicU64;
-    let counters: [(&str, Counter); 14] = [
+    let counters: [(&str, Counter); 15] = [
         ("accepted", |s| &s.accepted),
         ("connections", |s| &s.connections),
         ("idle", |s| &s.idle),
@@ -168,6 +168,7 @@ fn counters(workers: &[WorkerLink]) -> BTreeMap<String, u64> {
         ("pooled", |s| &s.pooled),
         ("connects", |s| &s.connects),
         ("log_dropped", |s| &s.log_dropped),
+        ("log_sampled_out", |s| &s.log_sampled_out),
         ("accept_failures", |s| &s.accept_failures),
         ("panics", |s| &s.panics),
         ("buffers", |s| &s.buffers),
@@ -197,6 +198,7 @@ fn backend(of: &BackendStatus, since: u64) -> answer::BackendStatus {
         overrides: of.overrides.clone(),
         since: since + of.since_ms / 1000,
         why,
+        probe: of.evidence.clone(),
         next_probe: of.next_probe_ms.map(|ms| since + ms / 1000),
         weight: of.weight,
         in_flight: cells.iter().map(|c| u64::from(c.in_flight.load(Relaxed))).sum(),

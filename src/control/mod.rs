@@ -14,6 +14,7 @@ pub mod listeners;
 pub mod lock;
 pub mod monitor;
 pub mod probe;
+mod probe_answer;
 mod reload;
 mod requests;
 pub mod resolve;
@@ -418,7 +419,7 @@ impl Control {
     }
 
     fn probed(&mut self, outcome: Outcome) {
-        let actions = self.supervisor.probe_result(outcome.backend, outcome.verdict, self.now_ms());
+        let actions = self.supervisor.probe_result(outcome.id, outcome.verdict, self.now_ms());
         self.act(actions);
     }
 

@@ -174,8 +174,8 @@ impl Control {
 
     fn commit(&mut self, (running, plan): Checked, answers: Resolutions) -> Result<(Receipt, Change), Error> {
         let target = plan.settings.log_target.clone();
-        let (status_listen, warnings) = (plan.status_listen.clone(), plan.warnings());
         let target = (self.publisher.current().settings.log_target != target).then_some(target);
+        let (status_listen, warnings) = (plan.status_listen.clone(), plan.warnings());
         let prepared = self.supervisor.prepare(plan, answers).map_err(refused)?;
         if let Some(core) = self.workers.iter().position(|worker| worker.inbox.len() > UNTAKEN_MAX) {
             return Err(Error::new(Code::Failed, format!("worker {core} does not take its messages")));
@@ -198,12 +198,14 @@ impl Control {
         if let (Some(access), Some(socket)) = (&prepared.change().control_access, &self.socket) {
             socket.set_access(access).map_err(|(key, e)| Error::not_applicable(key, format!("{key}: {e}")))?;
         }
+        warnings.iter().for_each(|warning| tracing::warn!("reload: {warning}"));
         let committed = self.supervisor.commit(prepared, self.now_ms());
         self.running = running;
         let receipt = Receipt {
             generation: committed.snapshot.generation,
             epoch: committed.snapshot.epoch,
             changed: answers::changed(&committed.change),
+            warnings,
             ..self.running_receipt()
         };
         let change = committed.change.clone();
@@ -211,7 +213,6 @@ impl Control {
             self.log.set(sink);
         }
         self.monitor.install(status_listen.as_ref(), monitor);
-        warnings.iter().for_each(|warning| tracing::warn!("reload: {warning}"));
         self.carry_out(committed, opened);
         self.monitor.reload_done();
         self.save_state();

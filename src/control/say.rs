@@ -13,7 +13,7 @@ use std::time::Duration;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::reload;
+use tracing_subscriber::{Registry, reload};
 
 enum Message {
     Line(Vec<u8>),
@@ -79,8 +79,8 @@ pub fn spawn(mut file: File) -> io::Result<(Say, Lines)> {
     Ok((Say { to_writer, ended }, lines))
 }
 
-/// Sets the least level; there once [`init`] has run.
-static SET: OnceLock<Box<dyn Fn(LevelFilter) -> Result<(), String> + Send + Sync>> = OnceLock::new();
+/// The filter in front of everything that is said, to be set; there once [`init`] has run.
+static FILTER: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
 
 /// Makes standard error the place of all `tracing` events of this process, panics included. RINGWAY_LOG sets the least
 /// level, as [`set_level`] does later; without it, it is `info`.
@@ -95,7 +95,7 @@ pub fn init() -> io::Result<Say> {
     let subscriber = tracing_subscriber::registry().with(filter).with(format);
     tracing::subscriber::set_global_default(subscriber).map_err(io::Error::other)?;
     // Only the first can get here: a second subscriber was refused above.
-    let _ = SET.set(Box::new(move |level| handle.reload(level).map_err(|e| e.to_string())));
+    let _ = FILTER.set(handle);
     std::panic::set_hook(Box::new(|info| {
         let thread = std::thread::current();
         tracing::error!("panic in thread {}: {info}", thread.name().unwrap_or("?"));
@@ -114,7 +114,7 @@ pub fn set_level(level: &str) -> Result<(), String> {
         return Err(format!("{level:?} is no level; levels are {}", LEVELS.join(", ")));
     }
     let filter = level.parse::<LevelFilter>().map_err(|e| e.to_string())?;
-    SET.get().ok_or("there is no operational log")?(filter)
+    FILTER.get().ok_or("there is no operational log")?.reload(filter).map_err(|e| e.to_string())
 }
 
 /// The least level of what is said, as [`set_level`] takes it.

@@ -141,7 +141,9 @@ impl Show {
                 limits::HOLD_DOWN_SECONDS
             ));
         }
-        self.traffic(Duration::from_secs(limits::HOLD_DOWN_SECONDS + 10), |show| show.state_of_two() == "up")?;
+        self.traffic(Duration::from_secs(u64::from(limits::HOLD_DOWN_SECONDS) + 10), |show| {
+            show.state_of_two() == "up"
+        })?;
         say(&format!("\n>>> A probe was answered: {}.", self.tally));
         self.traffic(Duration::from_secs(3), |_| false)?;
         self.show_status();

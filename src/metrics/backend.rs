@@ -3,7 +3,7 @@
 use super::family::{Family, Label, Row, Value};
 use crate::limits::WEIGHT_ONE;
 use crate::publish::Snapshot;
-use crate::route::health::{CoreCell, STANDINGS, State};
+use crate::route::health::{CoreCell, STATES, State};
 use crate::route::histogram::Durations;
 use crate::route::table::{Backend, Cluster};
 use std::sync::Arc;
@@ -66,7 +66,7 @@ pub(super) const FAMILIES: &[Family<Endpoint>] = &[
         help: "1 for the state it is in, 0 for the others.",
         value: Value::Gauges("state", |e| {
             let of = |(i, name)| (name, f64::from(u8::from(i == e.state.index())));
-            STANDINGS.into_iter().enumerate().map(of).collect()
+            STATES.into_iter().enumerate().map(of).collect()
         }),
     },
     Family {
@@ -74,7 +74,7 @@ pub(super) const FAMILIES: &[Family<Endpoint>] = &[
         help: "Changes of its state, by the state that it came to.",
         value: Value::Counters("to", |e| {
             let flips = &e.backend().cells.flips;
-            STANDINGS.into_iter().zip(flips).map(|(name, n)| (name, n.load(Relaxed))).collect()
+            STATES.into_iter().zip(flips).map(|(name, n)| (name, n.load(Relaxed))).collect()
         }),
     },
     Family {

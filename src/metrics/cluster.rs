@@ -6,7 +6,7 @@ use crate::event::CoreStats;
 use crate::exchange::{CODES, Reason};
 use crate::publish::Snapshot;
 use crate::route::counts::Ends;
-use crate::route::health::STANDINGS;
+use crate::route::health::STATES;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -16,7 +16,7 @@ pub(super) struct Sums {
     reasons: [u64; CODES.len()],
     classes: [u64; 6],
     /// Endpoints by state; none for what has no cluster.
-    endpoints: Option<[u32; STANDINGS.len()]>,
+    endpoints: Option<[u32; STATES.len()]>,
 }
 
 /// Reasons that have a line even at 0, so that the first of them is seen as a rise.
@@ -42,7 +42,7 @@ pub(super) const FAMILIES: &[Family<Sums>] = &[
         help: "Endpoints by state.",
         value: Value::Gauges("state", |s| {
             let count = |(name, n)| (name, f64::from(n));
-            s.endpoints.into_iter().flat_map(|counts| STANDINGS.into_iter().zip(counts)).map(count).collect()
+            s.endpoints.into_iter().flat_map(|counts| STATES.into_iter().zip(counts)).map(count).collect()
         }),
     },
 ];
@@ -67,7 +67,7 @@ impl Sums {
 
 pub(super) fn rows(snapshot: &Snapshot, cores: &[Arc<CoreStats>]) -> Vec<Sums> {
     let clusters = snapshot.table.clusters().iter().map(|cluster| {
-        let mut endpoints = [0; STANDINGS.len()];
+        let mut endpoints = [0; STATES.len()];
         let first = cluster.first_state;
         for state in &snapshot.states[first..first + cluster.backends.len()] {
             endpoints[state.index()] += 1;

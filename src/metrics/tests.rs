@@ -17,8 +17,8 @@ fn sources() -> Sources {
             .expect("a good config")
             .settings;
     let states = [State::up(1), State::new(Standing::Down, 3)].into();
-    let settings = Arc::new(settings);
-    let snapshot = Snapshot { generation: 3, epoch: 9, table, states, paused: Default::default(), settings };
+    let snapshot =
+        Snapshot { generation: 3, epoch: 9, table, states, paused: Arc::default(), settings: Arc::new(settings) };
     let cores = vec![Arc::new(CoreStats::default()), Arc::new(CoreStats::default())];
     Sources { snapshot: Arc::new(snapshot), cores, process: Process { driver: "epoll", ..Process::default() } }
 }

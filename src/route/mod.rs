@@ -4,9 +4,12 @@
 
 pub mod balance;
 pub mod counts;
+mod failure_rate;
 pub mod health;
+pub mod health_policy;
 pub mod histogram;
 pub mod host;
+pub mod judge;
 mod paths;
 pub mod table;
 

@@ -2,6 +2,7 @@
 
 use super::counts::ClusterEnds;
 use super::health::Cells;
+use super::health_policy::HealthPolicy;
 use super::host::{self, Pattern};
 use super::paths::{self, NewPrefix, Paths};
 use super::{BackendId, ClusterId, Endpoint};
@@ -84,10 +85,8 @@ pub struct Policy {
     pub pool_idle: u32,
     /// Idle connections kept per backend and core.
     pub pool_max: u32,
-    /// See [`OnTimeout`].
-    pub on_timeout: OnTimeout,
-    /// Path that recovery probes ask for with GET; `None` is a plain connect.
-    pub probe_path: Option<String>,
+    /// When a backend counts as down, and how it is probed.
+    pub health: HealthPolicy,
 }
 
 impl Default for Policy {
@@ -106,8 +105,7 @@ impl Default for Policy {
             retries: limits::RETRIES,
             pool_idle: limits::POOL_IDLE_SECONDS,
             pool_max: limits::POOL_DEFAULT,
-            on_timeout: OnTimeout::default(),
-            probe_path: None,
+            health: HealthPolicy::default(),
         }
     }
 }

@@ -302,14 +302,17 @@ impl Supervisor {
         for id in &endpoints {
             if !out {
                 // What the cells say of the time in which it was out does not count.
-                self.settle(*id);
+                self.settle(*id, now);
             }
             self.refresh(*id);
         }
         let mut notes = Vec::new();
         if let Some(found) = self.cluster_named(cluster).cloned() {
-            notes.extend(self.keep_one_up(&found, "the others of its cluster were taken out", now));
+            // Published behind this.
+            let epoch = self.epoch + 1;
+            notes.extend(self.keep_one_up(&found, "the others of its cluster were taken out", (epoch, now)));
         }
+        self.subscribe_all(now);
         let mut actions = vec![self.publish(), Action::Rest { backends: endpoints, rests: out }];
         actions.extend(notes.into_iter().map(Action::Log));
         actions
@@ -325,7 +328,7 @@ impl Supervisor {
     /// Writes down who is paused as workers read it.
     fn repause(&mut self) {
         let mut ids: Vec<ClusterId> =
-            self.admin.pauses.keys().filter_map(|name| self.identities.clusters.get(name)).copied().collect();
+            self.admin.pauses.keys().filter_map(|name| self.identities.cluster(name)).collect();
         ids.sort();
         self.paused = ids.into();
     }
@@ -344,11 +347,11 @@ impl Supervisor {
         if self.drain.is_some() {
             return Err("the process is about to end".to_owned());
         }
-        self.identities.clusters.get(cluster).copied().ok_or_else(|| format!("there is no cluster {cluster:?}"))
+        self.identities.cluster(cluster).ok_or_else(|| format!("there is no cluster {cluster:?}"))
     }
 
     fn cluster_named(&self, name: &str) -> Option<&Arc<Cluster>> {
-        self.table.cluster(*self.identities.clusters.get(name)?)
+        self.table.cluster(self.identities.cluster(name)?)
     }
 
     /// The endpoints of a backend; none if its name has no address.
@@ -393,11 +396,11 @@ mod tests {
         assert!(fail(&mut s, "a", 31_000).is_empty());
         // Taken back, it is as health left it, and it is probed at once.
         let done = say(&mut s, "a", Wish::Up, None, 32_000);
-        assert!(done.actions.iter().any(|action| matches!(action, Action::Probe(_))), "{:?}", done.actions);
+        let probe = done.actions.iter().find_map(|a| if let Action::Probe(probe) = a { Some(probe.id) } else { None });
         assert!(done.actions.iter().any(|action| matches!(action, Action::Rest { rests: false, .. })));
         assert_eq!(published(&s), [Down, Up]);
         let a = id(&s, "app", "a");
-        s.probe_result(a, Ok(()), 32_500);
+        s.probe_result(probe.expect("it is probed"), Ok("200".into()), 32_500);
         assert_eq!(published(&s), [Up, Up]);
         assert!(s.look(a, 33_000).is_empty(), "what it did while it was out is forgotten");
     }

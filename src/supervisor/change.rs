@@ -113,7 +113,7 @@ pub(super) fn change(old: Option<&Plan>, new: &Plan, was: &Identities, is: &Iden
     removed_backends.sort();
     let gone = was.clusters.iter().filter(|(name, _)| !is.clusters.contains_key(*name));
     let mut change =
-        Change { removed_backends, removed_clusters: gone.map(|(_, id)| *id).collect(), ..Change::default() };
+        Change { removed_backends, removed_clusters: gone.map(|(_, (id, _))| *id).collect(), ..Change::default() };
     let address = |slots: &Identities, id: ListenerId| {
         slots.listeners.get(id.0 as usize).and_then(|l| l.as_ref()).map(|l| l.address.clone())
     };
@@ -127,11 +127,11 @@ pub(super) fn change(old: Option<&Plan>, new: &Plan, was: &Identities, is: &Iden
     change.routes = Names::between(&old.routes, &new.routes);
     change.listeners = Names::between(&old.listeners, &new.listeners);
     change.settings = old.settings != new.settings;
-    let led_to = |route: &String| old.routes.get(route).and_then(|route| was.clusters.get(&route.cluster));
+    let led_to = |route: &String| old.routes.get(route).and_then(|route| was.cluster(&route.cluster));
     change.taken_away = TakenAway {
         backends: change.removed_backends.iter().copied().collect(),
         clusters: change.removed_clusters.iter().copied().collect(),
-        rerouted: change.routes.removed.iter().chain(&change.routes.changed).filter_map(led_to).copied().collect(),
+        rerouted: change.routes.removed.iter().chain(&change.routes.changed).filter_map(led_to).collect(),
         epoch: 0,
         queued: true,
     };
@@ -142,7 +142,7 @@ pub(super) fn change(old: Option<&Plan>, new: &Plan, was: &Identities, is: &Iden
 
 /// Names of all that is taken away, by who was who.
 pub(super) fn labels(was: &Identities, away: &TakenAway) -> Labels {
-    let names: BTreeMap<ClusterId, &String> = was.clusters.iter().map(|(name, id)| (*id, name)).collect();
+    let names: BTreeMap<ClusterId, &String> = was.clusters.iter().map(|(name, (id, _))| (*id, name)).collect();
     let concerned = |id: &ClusterId| away.clusters.contains(id) || away.rerouted.contains(id);
     let mut labels = Labels::default();
     for ((cluster, backend, endpoint), (id, _)) in &was.backends {

@@ -81,13 +81,19 @@ pub fn names_of(plan: &Plan) -> BTreeSet<String> {
 /// forget its former owner does, and its pooled connections lead elsewhere.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Identities {
-    pub(super) clusters: BTreeMap<String, ClusterId>,
-    pub(super) ends: FxHashMap<ClusterId, Arc<ClusterEnds>>,
+    pub(super) clusters: BTreeMap<String, (ClusterId, Arc<ClusterEnds>)>,
     pub(super) backends: FxHashMap<BackendKey, (BackendId, Arc<Cells>)>,
     /// By [`ListenerId`]. A removed one stays a hole: connections that it accepted may still live.
     pub(super) listeners: Vec<Option<Listener>>,
     next_cluster: u32,
     next_backend: u32,
+}
+
+impl Identities {
+    /// The number of the cluster of this name.
+    pub(super) fn cluster(&self, name: &str) -> Option<ClusterId> {
+        self.clusters.get(name).map(|(id, _)| *id)
+    }
 }
 
 /// Cluster, backend id, endpoint.
@@ -118,13 +124,11 @@ pub(super) fn compose(
     let mut list = Vec::with_capacity(plan.clusters.len());
     let mut first_state = 0;
     for (name, cluster_plan) in &plan.clusters {
-        let id = match prior.clusters.get(name) {
-            Some(id) => *id,
-            None => ClusterId(take(&mut identities.next_cluster)?),
+        let (id, ends) = match prior.clusters.get(name) {
+            Some(known) => known.clone(),
+            None => (ClusterId(take(&mut identities.next_cluster)?), Arc::new(ClusterEnds::new(cores))),
         };
-        let ends = prior.ends.get(&id).cloned().unwrap_or_else(|| Arc::new(ClusterEnds::new(cores)));
-        identities.clusters.insert(name.clone(), id);
-        identities.ends.insert(id, ends.clone());
+        identities.clusters.insert(name.clone(), (id, ends.clone()));
         let mut backends = Vec::with_capacity(cluster_plan.backends.len());
         for (plan, endpoint) in endpoints(cluster_plan, resolutions) {
             let key = (id, plan.name.clone(), endpoint.clone());

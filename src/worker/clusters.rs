@@ -7,8 +7,9 @@ use super::net::{Net, Stream};
 use super::pool::{Keep, Pool};
 use crate::event::FromWorker;
 use crate::exchange::Blame;
+use crate::limits;
 use crate::route::balance::{Ask, Balancer, Pick, Tried};
-use crate::route::health::{Cells, CoreCell};
+use crate::route::health::{Cells, CoreCell, State};
 use crate::route::table::{Cluster, Policy};
 use crate::route::{BackendId, ClusterId, Endpoint};
 use rustc_hash::FxHashMap;
@@ -54,6 +55,7 @@ pub struct LocalBackend<S> {
     core: usize,
     /// Response heads that this core has had from it.
     heads: Cell<u64>,
+    suspicion: Cell<Option<Suspicion>>,
     gone: Cell<bool>,
     /// Taken out by an operator.
     rests: Cell<bool>,
@@ -65,24 +67,40 @@ impl<S> LocalBackend<S> {
         self.cells.core(self.core)
     }
 
-    /// A request goes out, at a tick and a microsecond. Keep what this returns for [`Core::blame`].
-    pub fn sent(&self, now: u32, us: u64) -> Sent {
+    /// A request goes out, by the snapshot of this epoch, at a tick and a microsecond. Keep what this returns for [`Core::blame`].
+    pub fn sent(&self, now: u32, epoch: u64, us: u64) -> Sent {
         let cell = self.cell();
         add(&cell.requests, 1);
-        Sent { tick: now, us, heads: self.heads.get() }
+        Sent { tick: now, epoch, us, heads: self.heads.get() }
     }
 
-    /// A response head came, so many microseconds after [`Sent::us`]: the backend lives.
+    /// A response head came, so many microseconds after [`Sent::us`]: the backend lives, and is well.
     pub fn answered(&self, status: u16, now: u32, took_us: u64) {
         let cell = self.cell();
-        self.heads.set(self.heads.get() + 1);
         if cell.failures_in_row.load(Ordering::Relaxed) != 0 {
             set(&cell.failures_in_row, 0);
         }
+        self.head(status, now, took_us);
+    }
+
+    /// One more failure in a row.
+    fn failed(&self) {
+        let failures = &self.cell().failures_in_row;
+        set(failures, failures.load(Ordering::Relaxed).saturating_add(1));
+    }
+
+    fn head(&self, status: u16, now: u32, took_us: u64) {
+        let cell = self.cell();
+        self.heads.set(self.heads.get() + 1);
         set(&cell.head_tick, now + 1);
-        let class = usize::from(status / 100).clamp(1, 5) - 1;
-        add(&cell.statuses[class], 1);
+        let heads = &cell.statuses[usize::from(status / 100).clamp(1, 5) - 1];
+        heads.store(heads.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
         cell.latency.add(took_us);
+    }
+
+    /// Heads that all cores have had from it. Reads other cores' cells: not for the path of each request.
+    fn heads_of_all(&self) -> u64 {
+        self.cells.all().iter().map(CoreCell::heads).sum()
     }
 
     /// An exchange begins (`1`) or ends (`-1`) to occupy it.
@@ -107,9 +125,34 @@ impl<S> LocalBackend<S> {
 #[derive(Clone, Copy, Debug)]
 pub struct Sent {
     tick: u32,
+    epoch: u64,
     /// The microsecond, by the core's clock.
     pub us: u64,
     heads: u64,
+}
+
+/// Why this core avoids a backend: a request to it timed out, and nothing came since. Whether the backend is down is for
+/// control to judge, by what all cores know; until then no further request should have to wait as long.
+#[derive(Clone, Copy, Debug)]
+struct Suspicion {
+    /// Heads over all cores when it arose: one more, and it is over.
+    heads: u64,
+    /// It is over from this tick on in any case: a backend that nobody asks cannot answer.
+    until: u32,
+}
+
+impl<S> LocalCluster<S> {
+    /// The tried ones and the suspected ones. Where control has judged, the suspicion is over.
+    fn suspected(&self, states: &[State], tried: &Tried) -> Tried {
+        let mut avoided = *tried;
+        for (index, backend) in self.backends.iter().enumerate().filter(|(_, b)| b.suspicion.get().is_some()) {
+            match states.get(self.shared.first_state + index) {
+                Some(state) if state.is_up() => avoided.add(index),
+                _ => backend.suspicion.set(None),
+            }
+        }
+        avoided
+    }
 }
 
 /// Clusters and backends of one core.
@@ -117,11 +160,18 @@ pub struct Clusters<S> {
     clusters: RefCell<FxHashMap<ClusterId, Rc<LocalCluster<S>>>>,
     backends: RefCell<FxHashMap<BackendId, Rc<LocalBackend<S>>>>,
     pooled: Rc<Cell<usize>>,
+    /// No fewer than there are suspicions, exact after each tick.
+    suspicions: Cell<usize>,
 }
 
 impl<S> Default for Clusters<S> {
     fn default() -> Self {
-        Clusters { clusters: RefCell::default(), backends: RefCell::default(), pooled: Rc::default() }
+        Clusters {
+            clusters: RefCell::default(),
+            backends: RefCell::default(),
+            pooled: Rc::default(),
+            suspicions: Cell::new(0),
+        }
     }
 }
 
@@ -148,6 +198,7 @@ impl<S: Stream> Clusters<S> {
                     cluster_in_flight: in_flight.clone(),
                     core,
                     heads: Cell::new(0),
+                    suspicion: Cell::new(None),
                     gone: Cell::new(false),
                     rests: Cell::new(false),
                     cluster: cluster.id,
@@ -191,16 +242,25 @@ impl<S: Stream> Clusters<S> {
         found.map(|b| (b.cluster, b.id, b.pool.len() as u32)).filter(|(_, _, pooled)| *pooled > 0).collect()
     }
 
-    /// One tick: closes pooled connections that have idled too long or that the backend has closed. Returns how many
-    /// are left.
+    /// One tick: closes pooled connections that have idled too long or that the backend has closed, and drops suspicions
+    /// that are over. Returns how many connections are left.
     pub fn tick<N: Net<Stream = S>>(&self, net: &N, now: u32) -> usize {
+        let mut suspicions = 0;
         for backend in self.backends.borrow().values() {
             backend.pool.tick(net, now);
             // No cells are made for a backend that nobody has used.
             if let Some(cell) = backend.cells.all().get(backend.core) {
                 set(&cell.pooled, backend.pool.len() as u32);
             }
+            if let Some(suspicion) = backend.suspicion.get() {
+                if backend.heads_of_all() == suspicion.heads && now < suspicion.until {
+                    suspicions += 1;
+                } else {
+                    backend.suspicion.set(None);
+                }
+            }
         }
+        self.suspicions.set(suspicions);
         self.pooled.get()
     }
 
@@ -227,8 +287,14 @@ impl<N: Net> Core<N> {
         key: Option<u64>,
     ) -> Option<(Pick, Rc<LocalBackend<N::Stream>>)> {
         let view = self.view();
-        let ask = Ask { tried, key, in_flight: cluster.in_flight.get(), epoch: view.epoch };
-        let pick = cluster.balancer.borrow_mut().pick(&cluster.shared, &view.states, ask)?;
+        let mut balancer = cluster.balancer.borrow_mut();
+        let mut pick = |tried: &Tried| {
+            let ask = Ask { tried, key, in_flight: cluster.in_flight.get(), epoch: view.epoch };
+            balancer.pick(&cluster.shared, &view.states, ask)
+        };
+        let avoided = (self.clusters.suspicions.get() > 0).then(|| cluster.suspected(&view.states, tried));
+        // One that is suspected is still better than none.
+        let pick = avoided.and_then(|avoided| pick(&avoided)).or_else(|| pick(tried))?;
         let backend = &cluster.backends[pick.index];
         if pick.fail_open {
             add(&backend.cell().fail_open, 1);
@@ -257,17 +323,44 @@ impl<N: Net> Core<N> {
             Blame::Connect => add(&cell.connect_errors, 1),
             Blame::Reset => add(&cell.resets, 1),
             Blame::Timeout => {
-                add(&cell.timeouts, 1);
                 if backend.heads.get() == sent.heads {
-                    set(&cell.timeout_sent_tick, sent.tick + 1);
+                    self.suspect(backend, sent);
                 }
+                // Last: who sees the count sees what was noted of it.
+                cell.timeouts.store(cell.timeouts.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
             }
         }
         if blame != Blame::Timeout {
-            set(&cell.failures_in_row, cell.failures_in_row.load(Ordering::Relaxed).saturating_add(1));
+            backend.failed();
         }
-        if cell.reported.swap(1, Ordering::SeqCst) == 0 {
+        self.report(backend);
+    }
+
+    /// A response head came with a status that counts as a failure: the backend lives, but is not well.
+    pub(super) fn answered_badly(&self, backend: &LocalBackend<N::Stream>, status: u16, took_us: u64) {
+        backend.failed();
+        // Bad before it is counted at all: whoever sees the head knows that it was bad.
+        add(&backend.cell().bad_statuses, 1);
+        backend.head(status, self.slots.now(), took_us);
+        self.report(backend);
+    }
+
+    fn report(&self, backend: &LocalBackend<N::Stream>) {
+        if backend.cell().reported.swap(1, Ordering::SeqCst) == 0 {
             self.tell(FromWorker::Report { core: self.index, backend: backend.id });
+        }
+    }
+
+    /// Notes that this backend has been silent since a request was sent, and avoids it until that is judged.
+    fn suspect(&self, backend: &LocalBackend<N::Stream>, sent: Sent) {
+        let cell = backend.cell();
+        cell.timeout_heads.store(cell.heads(), Ordering::Relaxed);
+        cell.timeout_epoch.store(sent.epoch, Ordering::Relaxed);
+        cell.timeout_sent_tick.store(sent.tick + 1, Ordering::Relaxed);
+        let until = self.slots.now() + limits::HOLD_DOWN_SECONDS;
+        let suspicion = Suspicion { heads: backend.heads_of_all(), until };
+        if backend.suspicion.replace(Some(suspicion)).is_none() {
+            self.clusters.suspicions.set(self.clusters.suspicions.get() + 1);
         }
     }
 }

@@ -13,6 +13,7 @@ mod clusters;
 mod count;
 mod deadlines;
 mod idle;
+mod log;
 pub mod net;
 mod pool;
 mod pulse;
@@ -58,6 +59,13 @@ pub struct ConnInfo {
     pub via_proxy: Option<SocketAddr>,
     /// It came through TLS.
     pub tls: bool,
+}
+
+impl ConnInfo {
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls { "https" } else { "http" }
+    }
 }
 
 /// A stage between accept and the sessions: it may speak first (PROXY protocol, a TLS handshake), change what is known of

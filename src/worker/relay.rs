@@ -9,6 +9,7 @@ use super::buffers::{Buf, Class};
 use super::deadlines::{Aim, Dir, SlotGuard};
 use super::net::{How, Net, Stream};
 use super::session::Turn;
+use crate::access_log::Phase;
 use crate::exchange::Reason;
 use crate::http::body::{Body, CHUNK_PREFIX_MAX, Decoded, Encoding, chunk_prefix};
 use crate::limits;
@@ -127,7 +128,7 @@ pub(super) async fn upload<N: Net, C: Stream>(
     let refusal = loop {
         buf = next_buffer(core, buf, &body, was_full);
         if rest.is_empty() {
-            flow.wait_for_body(slot);
+            flow.wait_for_body(turn);
             let received;
             (received, buf) = turn.stream.recv(buf).await;
             let n = received.unwrap_or(0);
@@ -157,6 +158,7 @@ pub(super) async fn upload<N: Net, C: Stream>(
         if body.payload_bytes() > flow.body_max {
             break (413, Reason::BodyTooLarge);
         }
+        turn.received.set(body.payload_bytes());
         if in_head {
             rest = &rest[piece.consumed..];
         }
@@ -170,6 +172,7 @@ pub(super) async fn upload<N: Net, C: Stream>(
         let whole = frame(&mut buf, piece, flow.upload_encoding, &body);
         let pace = Pace { dir: Dir::Up, aim: Aim::Backend, seconds: flow.body_timeout };
         let mut sent;
+        flow.upload_enters(turn, Phase::BodyBackend);
         flow.sending.set(true);
         (sent, buf) = send_all(backend, slot, pace, buf).await;
         if sent.is_ok() && !whole {
@@ -191,6 +194,7 @@ pub(super) async fn upload<N: Net, C: Stream>(
             // The backend may have answered before it stopped reading: the other pump finds out, in bounded time.
             core.buffers.put(buf);
             slot.disarm(Dir::Up);
+            flow.upload_enters(turn, Phase::FirstByte);
             flow.wait_for_head(slot);
             return Uploaded::Stopped { drained: false };
         }
@@ -198,6 +202,7 @@ pub(super) async fn upload<N: Net, C: Stream>(
             core.buffers.put(buf);
             slot.disarm(Dir::Up);
             flow.uploaded.set(true);
+            flow.upload_enters(turn, Phase::FirstByte);
             flow.wait_for_head(slot);
             if in_head {
                 return Uploaded::DoneInHead { behind: rest.len() };
@@ -319,8 +324,10 @@ pub(super) async fn deliver<N: Net, C: Stream>(
         }
         buf = next_buffer(core, buf, &body, was_full);
         slot.arm(Dir::Down, Aim::Backend, flow.body_timeout);
+        turn.enter(Phase::BodyBackend);
         let received;
         (received, buf) = backend.recv(buf).await;
+        turn.enter(Phase::BodyClient);
         match received {
             Ok(n) if n > 0 => was_full = buf.spare() == 0,
             Ok(_) if body.complete_at_eof() && ended_by_backend(turn, backend, flow).await => {
@@ -373,12 +380,13 @@ pub(super) async fn tunnel<N: Net, C: Stream>(
         slot.arm(Dir::Down, Aim::Backend, seconds);
     };
     both_moved();
-    let (_, to_client) = both(
+    let (from_client, to_client) = both(
         carry(core, turn.stream, backend, early, &both_moved),
         carry(core, backend, turn.stream, &[], &both_moved),
         |_| {},
     )
     .await;
+    turn.received.set(from_client);
     to_client
 }
 

@@ -33,6 +33,8 @@ mod failure;
 
 mod health;
 
+mod checks;
+
 mod timeouts;
 
 mod close;
@@ -44,6 +46,8 @@ mod reload;
 mod drain;
 
 mod log;
+
+mod phases;
 
 mod limits;
 

@@ -14,7 +14,8 @@ use ringway::limits;
 use ringway::publish::{Publisher, Snapshot};
 use ringway::route::counts::ClusterEnds;
 use ringway::route::health::{Cells, Standing, State};
-use ringway::route::table::{self, Balance, Cluster, Hash, HashBy, NewRoute, OnTimeout, Policy, RouteTable};
+use ringway::route::health_policy::{HealthPolicy, StatusSet};
+use ringway::route::table::{self, Balance, Cluster, Hash, HashBy, NewRoute, Policy, RouteTable};
 use ringway::route::{BackendId, ClusterId, Endpoint};
 use ringway::worker::net::Net;
 use ringway::worker::net::mem::{Fault, Mem, MemListener, Weather};
@@ -86,8 +87,6 @@ struct Core {
 const LISTENER: ListenerId = ListenerId(0);
 /// Exchanges that every seed has at least.
 pub const EXCHANGES_MIN: u64 = 50;
-/// Cores of any plan.
-const CORES_MAX: usize = 8;
 /// Listeners that reloads may add to the first.
 const EXTRA_MAX: usize = 3;
 
@@ -117,8 +116,10 @@ pub fn policy(dice: &mut Dice) -> Policy {
         retries: dice.range(0, 3) as u32,
         pool_idle: dice.range(1, 5) as u32,
         pool_max: dice.pick(&[0, 1, 64, 64]),
-        on_timeout: OnTimeout::Silent,
-        probe_path: None,
+        health: HealthPolicy {
+            statuses: if dice.once_in(3) { StatusSet::default().with_class(5) } else { StatusSet::default() },
+            ..HealthPolicy::default()
+        },
         client_body_timeout: dice.range(2, 5) as u32,
         client_rate_min: if dice.once_in(2) { limits::CLIENT_RATE_MIN } else { 0 },
     }
@@ -151,6 +152,7 @@ pub fn settings(dice: &mut Dice, front: &[Endpoint]) -> Settings {
         pages: Default::default(),
         log_target: if dice.once_in(4) { LogTarget::Off } else { LogTarget::Stdout },
         log_format: LogFormat::Json,
+        log_lines: Default::default(),
         drain_timeout: 10,
         retry_after: 5,
         pooled_per_worker: 1000,
@@ -347,7 +349,6 @@ impl Control {
         };
         let known: Vec<Vec<Endpointed>> =
             clusters.iter().enumerate().map(|(c, (_, n))| (0..*n).map(|b| endpointed(c, b)).collect()).collect();
-        assert!(front.len() <= CORES_MAX, "more cores than are counted for");
         let publisher = Publisher::new(snapshot((1, 1), &known, ledger, &settings));
         let (to_control, outbox) = bounded(16);
         let mut cores = Vec::new();
@@ -693,7 +694,7 @@ fn snapshot(
             backends: listed().map(backend).collect(),
             first_state: states.len(),
             policy: ledger.rules.policies[index].clone(),
-            ends: Arc::new(ClusterEnds::new(CORES_MAX)),
+            ends: Arc::new(ClusterEnds::new(settings.listeners.len())),
         });
         states.extend(listed().map(|b| State::new(b.standing, b.weight)));
         let host = format!("c{index}.test");
