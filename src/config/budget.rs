@@ -2,11 +2,12 @@
 //!
 //! Each worker has an equal share of what the process does not need for itself. A client connection costs two
 //! descriptors, its own and its backend connection's; idle pooled connections cost one each, and a worker never keeps
-//! more of them than it may have client connections.
+//! more of them than it may have client connections. A pipe for spliced bodies costs two; pipes only make large bodies
+//! cheaper, so no plan is refused for their sake: they take a part of what is free, or what is left.
 
 use super::Plan;
 use super::value::Refusal;
-use crate::limits::{CONNECTIONS_MAX, DESCRIPTORS_PROCESS, DESCRIPTORS_WORKER};
+use crate::limits::{CONNECTIONS_MAX, DESCRIPTORS_PROCESS, DESCRIPTORS_WORKER, PIPES_MAX};
 
 /// What a worker may hold, and what that takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub struct Budget {
     pub connections_per_worker: usize,
     /// Idle backend connections per worker, all backends together.
     pub pooled_per_worker: usize,
+    /// Pipes per worker.
+    pub pipes_per_worker: usize,
     /// Descriptors that the whole process needs when all of it is used.
     pub descriptors: u64,
 }
@@ -31,10 +34,14 @@ pub fn descriptors_needed(plan: &Plan, workers: usize, open_files_max: u64) -> R
         .map(|c| u64::from(c.policy.pool_max).saturating_mul(c.backends.len() as u64))
         .fold(0, u64::saturating_add);
     let total = |per_worker: u64| DESCRIPTORS_PROCESS + workers * (overhead + cost(per_worker, pools));
-    let budget = |per_worker: u64| Budget {
-        connections_per_worker: per_worker as usize,
-        pooled_per_worker: pools.min(per_worker) as usize,
-        descriptors: total(per_worker),
+    let budget = |per_worker: u64| {
+        let pipes = (share.saturating_sub(cost(per_worker, pools)) / 2).min(PIPES_MAX as u64);
+        Budget {
+            connections_per_worker: per_worker as usize,
+            pooled_per_worker: pools.min(per_worker) as usize,
+            pipes_per_worker: pipes as usize,
+            descriptors: total(per_worker) + workers * 2 * pipes,
+        }
     };
     let fitting = largest(share, pools);
     match plan.connections {
@@ -44,7 +51,12 @@ pub fn descriptors_needed(plan: &Plan, workers: usize, open_files_max: u64) -> R
             ),
             format!("raise it to {} at least (ulimit -n, LimitNOFILE=), or lower \"workers\"", total(1)),
         )),
-        None => Ok(budget(fitting.min(u64::from(CONNECTIONS_MAX).div_ceil(workers)))),
+        None => {
+            // A sixteenth for pipes, but not the last connection.
+            let pipes = (share / 32).min(PIPES_MAX as u64);
+            let fitting = largest(share - 2 * pipes, pools).max(1);
+            Ok(budget(fitting.min(u64::from(CONNECTIONS_MAX).div_ceil(workers))))
+        }
         Some(connections) => {
             let per_worker = (connections as u64).div_ceil(workers).max(1);
             if per_worker <= fitting {
@@ -69,6 +81,7 @@ pub fn apply(plan: &mut Plan, workers: usize, open_files_max: u64) -> Result<Bud
     let budget = descriptors_needed(plan, workers, open_files_max)?;
     plan.settings.connections_per_worker = budget.connections_per_worker;
     plan.settings.pooled_per_worker = budget.pooled_per_worker;
+    plan.settings.pipes_per_worker = budget.pipes_per_worker;
     Ok(budget)
 }
 
@@ -109,12 +122,17 @@ mod tests {
 
     #[test]
     fn the_default_is_what_the_limit_allows() {
-        // (1216 - 192) / 2 - 16 - 2 = 494 a worker; with pools of 2 * 4: (494 - 8) / 2 = 243.
-        let expected = Budget { connections_per_worker: 243, pooled_per_worker: 8, descriptors: 192 + 2 * (18 + 494) };
+        // (1216 - 192) / 2 - 16 - 2 = 494 a worker, 15 * 2 of them for pipes; with pools of 2 * 4: (494 - 30 - 8) / 2 = 228.
+        let expected = Budget {
+            connections_per_worker: 228,
+            pooled_per_worker: 8,
+            pipes_per_worker: 15,
+            descriptors: 192 + 2 * (18 + 494),
+        };
         assert_eq!(descriptors_needed(&plan("null", 4), 2, 1216), Ok(expected));
-        // With large pools a third: 164.
+        // With large pools a third: 154.
         let budget = descriptors_needed(&plan("null", 1000), 2, 1216).unwrap();
-        assert_eq!((budget.connections_per_worker, budget.pooled_per_worker), (164, 164));
+        assert_eq!((budget.connections_per_worker, budget.pooled_per_worker), (154, 154));
         assert!(budget.descriptors <= 1216);
         assert!(descriptors_needed(&plan("null", 4), 2, 192).is_err());
         assert!(descriptors_needed(&plan("null", 4), 1, u64::MAX).is_ok());
@@ -131,5 +149,21 @@ mod tests {
         assert!(refusal.suggestion.unwrap().ends_with("or allow 390 connections at most"));
         apply(&mut plan, 2, 4096).unwrap();
         assert_eq!((plan.settings.connections_per_worker, plan.settings.pooled_per_worker), (500, 8));
+        assert_eq!(plan.settings.pipes_per_worker, PIPES_MAX);
+    }
+
+    #[test]
+    fn pipes_have_what_is_left_and_refuse_nobody() {
+        // 494 a worker, as above: 240 connections leave 6, and all that fit leave none.
+        for (connections, pipes) in [("480", 3), ("486", 0), ("100", PIPES_MAX)] {
+            let budget = descriptors_needed(&plan(connections, 4), 2, 1216).unwrap();
+            assert_eq!(budget.pipes_per_worker, pipes);
+            assert!(budget.descriptors <= 1216);
+        }
+        for open_files in 192 + 18..464 {
+            if let Ok(budget) = descriptors_needed(&plan("null", 4), 1, open_files) {
+                assert!(budget.connections_per_worker > 0 && budget.descriptors <= open_files);
+            }
+        }
     }
 }

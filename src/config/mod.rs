@@ -147,6 +147,9 @@ pub struct Settings {
     /// Idle backend connections that one worker keeps, all backends together. As loaded a cautious guess;
     /// [`budget::apply`] puts the real number.
     pub pooled_per_worker: usize,
+    /// Pipes that one worker may have for spliced bodies. As loaded a cautious guess; [`budget::apply`] puts the real
+    /// number.
+    pub pipes_per_worker: usize,
     /// Names with `_`.
     pub underscores: Underscores,
     /// Via pseudonym, `None` is off.
@@ -183,6 +186,8 @@ pub struct BackendPlan {
     pub weight: u32,
     /// Takes requests only when no other one of its cluster can.
     pub backup: bool,
+    /// Exchanges it may have at once; 0 is no limit.
+    pub max_conns: u32,
 }
 
 /// A cluster as configured.

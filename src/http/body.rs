@@ -107,6 +107,15 @@ impl Body {
         }
     }
 
+    /// Bytes of a `Length` that went by unseen, at most [`Body::remaining`].
+    pub fn pass(&mut self, bytes: u64) {
+        if let Kind::Length(left) = &mut self.kind {
+            debug_assert!(bytes <= *left, "no more than remain");
+            *left = left.saturating_sub(bytes);
+            self.payload_bytes += bytes;
+        }
+    }
+
     /// Payload bytes seen so far.
     pub fn payload_bytes(&self) -> u64 {
         self.payload_bytes

@@ -9,6 +9,7 @@ use super::buffers::{Buf, Class};
 use super::deadlines::{Aim, Dir, SlotGuard};
 use super::net::{How, Net, Stream};
 use super::session::Turn;
+use super::splice::{self, Spliced};
 use crate::access_log::Phase;
 use crate::exchange::Reason;
 use crate::http::body::{Body, CHUNK_PREFIX_MAX, Decoded, Encoding, chunk_prefix};
@@ -82,7 +83,7 @@ pub(super) fn last_chunk(buf: &mut Buf, body: &Body) -> bool {
 /// download would keep the core for itself.
 const TURN_BYTES: usize = 1024 * 1024;
 
-async fn fair<N: Net>(core: &Core<N>, moved: &mut usize, bytes: usize) {
+pub(super) async fn fair<N: Net>(core: &Core<N>, moved: &mut usize, bytes: usize) {
     *moved += bytes;
     if *moved >= TURN_BYTES {
         *moved = 0;
@@ -125,7 +126,29 @@ pub(super) async fn upload<N: Net, C: Stream>(
     let mut buf = core.buffers.take(Class::Small);
     let mut was_full = false;
     let mut turn_bytes = 0;
+    let mut copies = false;
     let refusal = loop {
+        let in_bounds = body.remaining().is_some_and(|rest| rest + body.payload_bytes() <= flow.body_max);
+        if rest.is_empty()
+            && in_bounds
+            && !copies
+            && let Some(mut pipe) = splice::pipe_for(core, turn.stream, backend, &body)
+        {
+            core.buffers.put(buf);
+            let spliced = splice::up(turn, backend, flow, &mut body, &mut pipe).await;
+            core.pipes.put(pipe);
+            buf = core.buffers.take(Class::Small);
+            match spliced {
+                Spliced::Whole => {
+                    upload_done(turn, flow);
+                    return Uploaded::Done(buf);
+                }
+                Spliced::Refused => copies = true,
+                Spliced::SourceEnded(n) if flow.stopping.get() => return discard(turn, buf, n).await,
+                Spliced::SourceEnded(_) => break client_ended(slot),
+                Spliced::SinkEnded(error) => return not_taken(turn, flow, &error, buf).await,
+            }
+        }
         buf = next_buffer(core, buf, &body, was_full);
         if rest.is_empty() {
             flow.wait_for_body(turn);
@@ -137,12 +160,7 @@ pub(super) async fn upload<N: Net, C: Stream>(
                 return discard(turn, buf, n).await;
             }
             if n == 0 {
-                break match () {
-                    () if slot.drained() => (503, Reason::Drained),
-                    () if slot.slow() => (408, Reason::ClientSlow),
-                    () if slot.fired(Dir::Up) => (408, Reason::ClientTimeout),
-                    () => (400, Reason::ClientTruncated),
-                };
+                break client_ended(slot);
             }
             was_full = buf.spare() == 0;
         } else {
@@ -183,27 +201,14 @@ pub(super) async fn upload<N: Net, C: Stream>(
         }
         flow.sending.set(false);
         if let Err(error) = sent {
-            // Behind a FIN a reset says broken pipe: then the response may well be whole.
-            flow.backend_reset.set(error.kind() != io::ErrorKind::BrokenPipe);
             if let Some(behind) = behind {
                 core.buffers.put(behind);
             }
-            if flow.stopping.get() {
-                return discard(turn, buf, 0).await;
-            }
-            // The backend may have answered before it stopped reading: the other pump finds out, in bounded time.
-            core.buffers.put(buf);
-            slot.disarm(Dir::Up);
-            flow.upload_enters(turn, Phase::FirstByte);
-            flow.wait_for_head(slot);
-            return Uploaded::Stopped { drained: false };
+            return not_taken(turn, flow, &error, buf).await;
         }
         if body.is_done() {
             core.buffers.put(buf);
-            slot.disarm(Dir::Up);
-            flow.uploaded.set(true);
-            flow.upload_enters(turn, Phase::FirstByte);
-            flow.wait_for_head(slot);
+            upload_done(turn, flow);
             if in_head {
                 return Uploaded::DoneInHead { behind: rest.len() };
             }
@@ -213,6 +218,39 @@ pub(super) async fn upload<N: Net, C: Stream>(
     core.buffers.put(buf);
     flow.refusal.set(Some(refusal));
     core.net.shutdown(backend.handle(), How::Both);
+    Uploaded::Stopped { drained: false }
+}
+
+/// The whole request is with the backend.
+fn upload_done<N: Net, C: Stream>(turn: &Turn<'_, N, C>, flow: &Flow<'_>) {
+    turn.slot.disarm(Dir::Up);
+    flow.uploaded.set(true);
+    flow.upload_enters(turn, Phase::FirstByte);
+    flow.wait_for_head(turn.slot);
+}
+
+/// Why a client's body ended before its end.
+fn client_ended(slot: &SlotGuard) -> (u16, Reason) {
+    match () {
+        () if slot.drained() => (503, Reason::Drained),
+        () if slot.slow() => (408, Reason::ClientSlow),
+        () if slot.fired(Dir::Up) => (408, Reason::ClientTimeout),
+        () => (400, Reason::ClientTruncated),
+    }
+}
+
+/// The backend took no more of the request.
+async fn not_taken<N: Net, C: Stream>(turn: &Turn<'_, N, C>, flow: &Flow<'_>, error: &io::Error, buf: Buf) -> Uploaded {
+    // Behind a FIN a reset says broken pipe: then the response may well be whole.
+    flow.backend_reset.set(error.kind() != io::ErrorKind::BrokenPipe);
+    if flow.stopping.get() {
+        return discard(turn, buf, 0).await;
+    }
+    // The backend may have answered before it stopped reading: the other pump finds out, in bounded time.
+    turn.core.buffers.put(buf);
+    turn.slot.disarm(Dir::Up);
+    flow.upload_enters(turn, Phase::FirstByte);
+    flow.wait_for_head(turn.slot);
     Uploaded::Stopped { drained: false }
 }
 
@@ -300,8 +338,26 @@ pub(super) async fn deliver<N: Net, C: Stream>(
     let mut was_full = buf.spare() == 0;
     let mut ended = body.is_done();
     let mut turn_bytes = 0;
+    let mut copies = false;
     let pace = Pace { dir: Dir::Down, aim: Aim::ClientSend, seconds: flow.client_timeout };
     let cut = loop {
+        if encoding == Encoding::Plain
+            && !copies
+            && let Some(mut pipe) = splice::pipe_for(core, backend, turn.stream, &body)
+        {
+            let spliced = splice::down(turn, backend, flow, (buf, &mut body, bytes), &mut pipe).await;
+            core.pipes.put(pipe);
+            match spliced {
+                Spliced::Whole => {
+                    slot.disarm(Dir::Down);
+                    return Delivered::Whole { clean: true };
+                }
+                Spliced::Refused => copies = true,
+                Spliced::SourceEnded(_) => return Delivered::Cut(cut_by_backend(slot, flow)),
+                Spliced::SinkEnded(_) => return Delivered::Cut(Reason::ClientAbort),
+            }
+            buf = core.buffers.take(Class::Small);
+        }
         let before = buf.len();
         let mut sent;
         (sent, buf) = send_all(turn.stream, slot, pace, buf).await;
@@ -338,8 +394,7 @@ pub(super) async fn deliver<N: Net, C: Stream>(
                 buf.clear();
                 continue;
             }
-            _ if slot.fired(Dir::Down) => break Reason::BackendStalled,
-            _ => break flow.refusal.get().map_or(Reason::BackendTruncated, |(_, reason)| reason),
+            _ => break cut_by_backend(slot, flow),
         }
         fair(core, &mut turn_bytes, buf.len()).await;
         let piece = match body.decode(buf.filled_mut()) {
@@ -352,6 +407,15 @@ pub(super) async fn deliver<N: Net, C: Stream>(
     };
     core.buffers.put(buf);
     Delivered::Cut(cut)
+}
+
+/// Why a backend's body ended before its end.
+fn cut_by_backend(slot: &SlotGuard, flow: &Flow<'_>) -> Reason {
+    match flow.refusal.get() {
+        _ if slot.fired(Dir::Down) => Reason::BackendStalled,
+        Some((_, reason)) => reason,
+        None => Reason::BackendTruncated,
+    }
 }
 
 /// Whether the end of what a backend sends is an end that it meant: not one that was made here, and not a reset. The kernel

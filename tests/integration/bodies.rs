@@ -1,10 +1,11 @@
 //! Large, slow and odd bodies, with a memory that does not grow.
 
-use crate::client::{Client, get};
+use crate::client::{Client, End, get};
 use crate::harness::{Ringway, eventually, millis, on_both_drivers, seconds};
 use crate::message::{Framing, chunks};
 use crate::origin::{Origin, ok};
 use crate::settings::{BODY_MAX, set};
+use crate::toy;
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -118,6 +119,111 @@ on_both_drivers! {
             left -= n;
         }
         client.silent(millis(50));
+    }
+
+    fn a_slow_reader_gets_a_spliced_body_whole(driver) {
+        let data = pattern(LARGE);
+        let mut answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n").into_bytes();
+        answer.extend_from_slice(&data);
+        let origin = Origin::fixed(answer);
+        let ringway = Ringway::before(driver, &[&origin]);
+        let mut client = Client::to(&ringway);
+        let none = ringway.pipes();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        client.head_of("GET");
+        // The body stands in a pipe, both ends of which are open, unless the client's bytes are not the socket's.
+        let pipe = if toy::is_on() { 0 } else { 2 };
+        eventually(seconds(5), "a pipe is in use", || ringway.pipes() == none + pipe);
+        let mut body = Vec::new();
+        while body.len() < LARGE {
+            body.extend(client.raw((LARGE - body.len()).min(300_007)));
+            std::thread::sleep(millis(2));
+        }
+        assert_eq!(hash(&body), hash(&data));
+        eventually(seconds(8), "an idle pipe is closed", || ringway.pipes() == none);
+        // The connections are as good as before.
+        assert_eq!(hash(&client.get("/").body), hash(&data));
+        assert_eq!(origin.connections(), 1);
+    }
+
+    fn many_spliced_bodies_at_once_do_not_mix(driver) {
+        let origin = Origin::new(|c| c.serve(|r| {
+            let size = r.target().trim_start_matches('/').parse().unwrap_or(0);
+            let mut answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n").into_bytes();
+            answer.extend(pattern(size).iter().map(|b| b ^ size as u8));
+            Some(answer)
+        }));
+        let ringway = Ringway::before(driver, &[&origin]);
+        std::thread::scope(|scope| {
+            for n in 0..8 {
+                let ringway = &ringway;
+                scope.spawn(move || {
+                    let mut client = Client::to(ringway);
+                    for size in [700_000 + n, 1_300_001 * (n % 3 + 1), 131_072 + 20_000 + n] {
+                        let response = client.get(&format!("/{size}"));
+                        assert!(response.body.iter().zip(pattern(size)).all(|(got, sent)| *got == sent ^ size as u8));
+                        assert_eq!(response.body.len(), size);
+                    }
+                });
+            }
+        });
+    }
+
+    fn a_backend_that_dies_in_a_spliced_body_never_looks_complete(driver) {
+        for reset in [false, true] {
+            let origin = Origin::new(move |c| {
+                if c.request().is_some() {
+                    c.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n").as_bytes());
+                    c.send(&pattern(3_000_000));
+                    c.sleep(millis(200));
+                    if reset { c.reset() } else { c.fin() }
+                }
+            });
+            let ringway = Ringway::before(driver, &[&origin]);
+            let mut client = Client::to(&ringway);
+            client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert_eq!(client.head_of("GET").status, 200);
+            let (bytes, end) = client.rest(seconds(10));
+            assert_eq!(end, End::Reset);
+            assert!(bytes.len() <= 3_000_000 && bytes == pattern(3_000_000)[..bytes.len()]);
+            let line = &ringway.log(1)[0];
+            assert_eq!(line["reason"], "BACKEND_TRUNCATED", "{line}");
+            // A reset may destroy what had come; before a FIN all of it was passed on.
+            assert!(reset || (bytes.len() == 3_000_000 && line["bytes"].as_u64() > Some(3_000_000)), "{line}");
+        }
+    }
+
+    fn a_spliced_upload_that_stops_never_looks_complete(driver) {
+        let whole = Arc::new(AtomicUsize::new(0));
+        let mine = whole.clone();
+        let origin = Origin::new(move |c| {
+            if c.request().is_some() {
+                mine.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let ringway = Ringway::with(driver, &[&origin], |c| set(c, BODY_MAX, "1GiB"));
+        let mut client = Client::to(&ringway);
+        client.send(format!("PUT /up HTTP/1.1\r\nHost: a\r\nContent-Length: {LARGE}\r\n\r\n"));
+        client.send(pattern(2_000_000)).fin();
+        assert_eq!(client.response().status, 400);
+        assert_eq!(ringway.log(1)[0]["reason"], "CLIENT_TRUNCATED");
+        origin.wait_all_closed(seconds(5));
+        assert_eq!(whole.load(Ordering::SeqCst), 0);
+    }
+
+    fn a_large_body_until_the_end_of_the_connection_is_copied(driver) {
+        let data = pattern(3_000_000);
+        let mut answer = b"HTTP/1.0 200 OK\r\n\r\n".to_vec();
+        answer.extend_from_slice(&data);
+        let origin = Origin::once(answer);
+        let ringway = Ringway::before(driver, &[&origin]);
+        let none = ringway.pipes();
+        let mut client = Client::to(&ringway);
+        client.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n");
+        assert_eq!(client.head_of("GET").status, 200);
+        let (body, end) = client.rest(seconds(10));
+        assert_eq!((hash(&body), end), (hash(&data), End::Fin));
+        assert_eq!(ringway.pipes(), none);
     }
 
     fn a_small_answer_is_not_held_back(driver) {

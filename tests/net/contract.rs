@@ -10,9 +10,9 @@ use std::future::Future;
 use std::io::{self, ErrorKind};
 use std::rc::Rc;
 
-const BOTH: [Family; 2] = [Family::Tcp, Family::Unix];
+pub const BOTH: [Family; 2] = [Family::Tcp, Family::Unix];
 
-type StreamOf<F> = <<F as Fixture>::Net as Net>::Stream;
+pub type StreamOf<F> = <<F as Fixture>::Net as Net>::Stream;
 
 pub fn buf(bytes: &[u8]) -> Buf {
     let mut buf = Buf::new(if bytes.len() > 16_000 { Class::Large } else { Class::Small });
@@ -21,7 +21,7 @@ pub fn buf(bytes: &[u8]) -> Buf {
 }
 
 /// A connection: the connecting and the accepted end.
-async fn pair<F: Fixture>(f: &F, family: Family) -> (StreamOf<F>, StreamOf<F>) {
+pub async fn pair<F: Fixture>(f: &F, family: Family) -> (StreamOf<F>, StreamOf<F>) {
     let (listener, endpoint) = f.listen(family);
     let client = f.net().connect(&endpoint, |_| {}).await.unwrap();
     let mut out = Vec::new();
@@ -29,13 +29,13 @@ async fn pair<F: Fixture>(f: &F, family: Family) -> (StreamOf<F>, StreamOf<F>) {
     (client, out.pop().unwrap().stream)
 }
 
-async fn send<S: Stream>(stream: &S, bytes: &[u8]) {
+pub async fn send<S: Stream>(stream: &S, bytes: &[u8]) {
     let (result, left) = stream.send_all(buf(bytes)).await;
     result.unwrap();
     assert!(left.is_empty());
 }
 
-async fn recv<S: Stream>(stream: &S) -> io::Result<Vec<u8>> {
+pub async fn recv<S: Stream>(stream: &S) -> io::Result<Vec<u8>> {
     let (result, buf) = stream.recv(Buf::new(Class::Small)).await;
     result.map(|n| {
         assert_eq!(n, buf.len());
@@ -44,7 +44,7 @@ async fn recv<S: Stream>(stream: &S) -> io::Result<Vec<u8>> {
 }
 
 /// At least `n` bytes, or all there are.
-async fn recv_until<S: Stream>(stream: &S, n: usize) -> Vec<u8> {
+pub async fn recv_until<S: Stream>(stream: &S, n: usize) -> Vec<u8> {
     let mut all = Vec::new();
     while all.len() < n {
         let some = recv(stream).await.unwrap();
@@ -57,9 +57,9 @@ async fn recv_until<S: Stream>(stream: &S, n: usize) -> Vec<u8> {
 }
 
 /// A task of its own and its result.
-struct Started<T>(Rc<RefCell<Option<T>>>);
+pub struct Started<T>(Rc<RefCell<Option<T>>>);
 
-fn start<F: Fixture, T: 'static>(f: &F, task: impl Future<Output = T> + 'static) -> Started<T> {
+pub fn start<F: Fixture, T: 'static>(f: &F, task: impl Future<Output = T> + 'static) -> Started<T> {
     let result = Rc::new(RefCell::new(None));
     let slot = result.clone();
     f.net().spawn(async move {
@@ -70,11 +70,11 @@ fn start<F: Fixture, T: 'static>(f: &F, task: impl Future<Output = T> + 'static)
 }
 
 impl<T> Started<T> {
-    fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         self.0.borrow().is_some()
     }
 
-    async fn result<F: Fixture>(self, f: &F) -> T {
+    pub async fn result<F: Fixture>(self, f: &F) -> T {
         loop {
             let done = self.0.borrow_mut().take();
             match done {
@@ -85,7 +85,7 @@ impl<T> Started<T> {
     }
 }
 
-fn pattern(n: usize) -> Vec<u8> {
+pub fn pattern(n: usize) -> Vec<u8> {
     (0..n).map(|i| (i * 31 + (i >> 8) * 7) as u8).collect()
 }
 

@@ -8,6 +8,7 @@ use ringway::worker::net::{Handle, Net, Stream};
 use socket2::SockRef;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::io::ErrorKind;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
@@ -160,6 +161,39 @@ async fn a_close_is_done_at_once(f: OsFixture) {
     assert_eq!(f.held(), before);
 }
 
+/// Behind urgent data a TCP socket is readable and gives a splice nothing: that must not become a loop.
+async fn urgent_bytes_are_left_to_a_recv(f: OsFixture) {
+    let (listener, endpoint) = f.listen(Family::Tcp);
+    let client = f.os.connect(&endpoint, |_| {}).await.unwrap();
+    let mut out = Vec::new();
+    f.os.accept(&listener, &mut out).await.unwrap();
+    let server = out.remove(0).stream;
+    // SAFETY: the stream is open until the end of this function.
+    let fd = unsafe { BorrowedFd::borrow_raw(client.handle().0) };
+    SockRef::from(&fd).send_out_of_band(b"!").unwrap();
+    client.send_all(buf(b"behind")).await.0.unwrap();
+    f.sleep_ms(20).await;
+    let mut pipe = f.os.pipe().unwrap();
+    assert_eq!(server.fill(&mut pipe, 100).await.unwrap_err().kind(), ErrorKind::WouldBlock);
+    let (result, got) = server.recv(Buf::new(Class::Small)).await;
+    assert_eq!((result.unwrap(), got.filled()), (6, &b"behind"[..]));
+    client.send_all(buf(b"more")).await.0.unwrap();
+    assert_eq!(server.fill(&mut pipe, 100).await.unwrap(), 4);
+}
+
+/// A pipe is two descriptors that no child inherits, and gone when it is dropped.
+async fn pipes_are_descriptors(f: OsFixture) {
+    let before = f.held();
+    let pipe = f.os.pipe().unwrap();
+    assert_eq!(f.held(), before + 2);
+    drop(pipe);
+    assert_eq!(f.held(), before);
+    f.limit(Some(1));
+    let none = f.os.pipe().unwrap_err();
+    f.limit(None);
+    assert_eq!(none.raw_os_error(), Some(libc::EMFILE));
+}
+
 macro_rules! on_both {
     ($($name:ident),* $(,)?) => {
         mod ring { $(#[test] fn $name() { crate::os::on_ring(|f| super::$name(f)); })* }
@@ -173,4 +207,6 @@ on_both!(
     steady_operations_allocate_nothing,
     waiting_costs_nothing,
     a_close_is_done_at_once,
+    urgent_bytes_are_left_to_a_recv,
+    pipes_are_descriptors,
 );

@@ -13,10 +13,12 @@ pub mod listen;
 pub mod machine;
 pub mod mem;
 pub mod os;
+pub mod pipe;
 pub mod unix;
 
 use super::buffers::Buf;
 use crate::route::Endpoint;
+use pipe::Pipe;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -72,6 +74,27 @@ pub trait Stream: 'static {
     }
     /// Sends some of the filled bytes, waiting until at least one can be sent. The sent ones are consumed from `buf`.
     async fn send(&self, buf: Buf) -> (io::Result<usize>, Buf);
+    /// Whether its bytes are those that its peer gets and sends, so that [`Stream::fill`] and [`Stream::pour`] can move them
+    /// past this process; then from how many bytes on that is worth it. `None` (as here) for a stream that transforms.
+    fn splice_from(&self) -> Option<u64> {
+        None
+    }
+    /// Moves up to `most` (at least 1) received bytes into a pipe. `Ok(0)` is the end of the stream. If the pipe is empty
+    /// this waits until there are some; if it is not, they are for those that are here already. Counts as a `recv`.
+    ///
+    /// # Errors
+    /// `WouldBlock`: nothing was moved; into an empty pipe, bytes may wait that only a `recv` can take.
+    async fn fill(&self, _pipe: &mut Pipe, _most: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+    /// Sends some of what stands in the pipe (which is not empty), waiting until at least one byte can be sent. Counts as a
+    /// `send`. What was not sent stays in the pipe.
+    ///
+    /// # Errors
+    /// `WouldBlock`: the stream said that it had room, and took nothing; to be tried again later.
+    async fn pour(&self, _pipe: &mut Pipe) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Its name.
     fn handle(&self) -> Handle;
     /// Closes it now. No operation may be under way.
@@ -112,6 +135,8 @@ pub trait Net: Clone + 'static {
     fn gone(&self, handle: Handle, fin: bool) -> bool;
     /// Whether an idle stream has neither bytes nor end nor error waiting: proof that it was alive a moment ago.
     fn quiet(&self, handle: Handle) -> bool;
+    /// A new pipe for [`Stream::fill`] and [`Stream::pour`], if one can be had.
+    fn pipe(&self) -> io::Result<Pipe>;
     /// Runs a task on this core.
     fn spawn(&self, task: impl Future<Output = ()> + 'static);
     /// Waits for the next tick of this core's own clock (`limits::TICK_MS`); returns how many ticks have passed since the

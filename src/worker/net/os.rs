@@ -4,6 +4,7 @@
 //! Every descriptor, TCP, Unix, eventfd or timerfd, is driven through monoio's `UnixStream`: it wraps any descriptor, and
 //! its operations never look at the family. So one type serves both families, and both drivers.
 
+use super::pipe::Pipe;
 use super::{Accepted, Handle, How, Net, Stream};
 use crate::limits;
 use crate::route::Endpoint;
@@ -118,6 +119,28 @@ impl Driven {
         self.end();
         (result, buf)
     }
+
+    // Tries before it waits, as a body's bytes mostly are there. It waits once: a socket that is readable and still gives
+    // nothing has bytes that are not spliced (TCP urgent data), and would be readable for ever. And it waits for an empty
+    // pipe alone: any other may be full.
+    async fn fill(&self, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
+        match pipe.fill_from(self.fd(), most) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && pipe.is_empty() => {}
+            result => return result,
+        }
+        self.readable().await?;
+        pipe.fill_from(self.fd(), most)
+    }
+
+    // Waits once, too: where the kernel lacks memory, a socket says that it has room and takes nothing.
+    async fn pour(&self, pipe: &mut Pipe) -> io::Result<usize> {
+        match pipe.pour_into(self.fd()) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return result,
+        }
+        self.writable().await?;
+        pipe.pour_into(self.fd())
+    }
 }
 
 impl AsFd for Driven {
@@ -164,6 +187,18 @@ impl Stream for OsStream {
             }
             return (result, buf);
         }
+    }
+
+    fn splice_from(&self) -> Option<u64> {
+        Some(limits::SPLICE_FROM)
+    }
+
+    async fn fill(&self, pipe: &mut Pipe, most: u64) -> io::Result<usize> {
+        self.0.fill(pipe, most.min(limits::PIPE_FILL_MAX) as usize).await
+    }
+
+    async fn pour(&self, pipe: &mut Pipe) -> io::Result<usize> {
+        self.0.pour(pipe).await
     }
 
     fn handle(&self) -> Handle {
@@ -352,6 +387,10 @@ impl Net for Os {
 
     fn quiet(&self, handle: Handle) -> bool {
         poll(handle.0, libc::POLLIN | libc::POLLRDHUP) == 0
+    }
+
+    fn pipe(&self) -> io::Result<Pipe> {
+        Pipe::in_kernel()
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {

@@ -11,7 +11,9 @@ mod world;
 
 pub use world::Fault;
 
+use super::pipe::Pipe;
 use super::{Accepted, Handle, How, Net, Stream};
+use crate::limits;
 use crate::route::Endpoint;
 use crate::worker::buffers::Buf;
 use run::Tasks;
@@ -41,6 +43,8 @@ pub struct Weather {
     pub latency_us: u64,
     /// Whether reads and writes may do less than they could.
     pub short: bool,
+    /// Bytes of a body from which on streams are spliced; `None` is never.
+    pub splice_from: Option<u64>,
     /// Bytes that are kept for one end: on their way or not yet read.
     pub pipe_bytes: usize,
     /// Connections that a listener queues.
@@ -58,6 +62,7 @@ impl Default for Weather {
             late_us: 3000,
             latency_us: 50,
             short: true,
+            splice_from: Some(1000),
             pipe_bytes: 4096,
             backlog: 4096,
             seconds_max: 3 * 3600,
@@ -199,6 +204,11 @@ impl Mem {
         counts
     }
 
+    /// Whether the kernel refuses to splice just now.
+    fn refuses(&self) -> bool {
+        self.0.world.borrow_mut().dice.once_in(30)
+    }
+
     fn wait(&self, kind: Kind) -> Operation {
         let id = self.0.world.borrow_mut().begin(kind);
         Operation { mem: self.clone(), id: Some(id) }
@@ -276,6 +286,41 @@ impl Stream for MemStream {
             // What was taken before the connection broke was sent; the next send tells.
             Err(_) if outcome.sent > 0 => (Ok(outcome.sent), buf),
             result => (result.map(|_| outcome.sent), buf),
+        }
+    }
+
+    fn splice_from(&self) -> Option<u64> {
+        self.mem.0.world.borrow().weather.splice_from
+    }
+
+    async fn fill(&self, pipe: &mut Pipe, most: u64) -> io::Result<usize> {
+        assert!(most > 0);
+        let here = !self.mem.0.world.borrow().ends[self.end].inbox.is_empty();
+        if !pipe.is_empty() && !here {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        if self.mem.refuses() {
+            self.readable().await?;
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let Some(bytes) = pipe.memory() else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let outcome = self.mem.wait(Kind::Recv(self.end, most.min(limits::PIPE_BYTES as u64) as usize)).await;
+        bytes.extend(&outcome.bytes);
+        outcome.result()
+    }
+
+    async fn pour(&self, pipe: &mut Pipe) -> io::Result<usize> {
+        assert!(!pipe.is_empty());
+        if self.mem.refuses() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let Some(bytes) = pipe.memory() else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let part = self.mem.0.world.borrow_mut().dice.part_of(bytes.len());
+        let outcome = self.mem.wait(Kind::Send(self.end, bytes.iter().copied().take(part).collect())).await;
+        bytes.drain(..outcome.sent);
+        match outcome.result() {
+            Err(_) if outcome.sent > 0 => Ok(outcome.sent),
+            result => result.map(|_| outcome.sent),
         }
     }
 
@@ -360,6 +405,13 @@ impl Net for Mem {
 
     fn quiet(&self, handle: Handle) -> bool {
         self.0.world.borrow_mut().quiet(handle.0 as EndId)
+    }
+
+    fn pipe(&self) -> io::Result<Pipe> {
+        match self.0.world.borrow_mut().dice.once_in(10) {
+            true => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+            false => Ok(Pipe::in_memory()),
+        }
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
