@@ -5,13 +5,21 @@
 
 use criterion::Criterion;
 use ringway::route::ClusterId;
+use ringway::route::counts::ClusterEnds;
 use ringway::route::table::{Cluster, NewRoute, Policy, RouteTable};
 use std::hint::black_box;
 use std::sync::Arc;
 
 fn cluster() -> Arc<Cluster> {
     let policy = Policy::default();
-    Arc::new(Cluster { id: ClusterId(0), name: "c".into(), backends: Vec::new(), first_state: 0, policy })
+    Arc::new(Cluster {
+        id: ClusterId(0),
+        name: "c".into(),
+        backends: Vec::new(),
+        first_state: 0,
+        policy,
+        ends: Arc::new(ClusterEnds::new(1)),
+    })
 }
 
 fn table(routes: impl Iterator<Item = (String, String)>) -> RouteTable {

@@ -13,6 +13,7 @@
 
 use crate::http::Method;
 use crate::http::reject::{Failure, Fault};
+use crate::limits;
 
 /// Why an exchange ended as it did: the reason code of its log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub enum Reason {
     /// Served to its end.
     #[default]
     Done,
+    /// Served to its end, by a backend that is not up: its cluster fails open.
+    FailOpen,
     /// The request was malformed or refused: the rule it broke.
     Rejected(Fault),
     /// The client did not send its head or body in time (408).
@@ -60,34 +63,77 @@ pub enum Reason {
     Drained,
     /// Ringway answered by itself as the protocol asks (Max-Forwards).
     Own,
+    /// Ringway answered on a listener's `health_path`.
+    Health,
 }
 
+/// All reason codes, at [`Reason::index`]. New ones are added at the end.
+pub const CODES: [&str; 23] = [
+    "OK",
+    "REJECTED",
+    "CLIENT_TIMEOUT",
+    "CLIENT_SLOW",
+    "CLIENT_ABORT",
+    "CLIENT_TRUNCATED",
+    "BODY_TOO_LARGE",
+    "NO_ROUTE",
+    "NO_BACKEND",
+    "CONNECT_FAILED",
+    "BUSY",
+    "CONNECT_TIMEOUT",
+    "BACKEND_CLOSED",
+    "BACKEND_TIMEOUT",
+    "BAD_RESPONSE",
+    "BACKEND_TRUNCATED",
+    "BACKEND_STALLED",
+    "TUNNEL",
+    "TUNNEL_IDLE",
+    "DRAINED",
+    "OWN",
+    "HEALTH",
+    "FAIL_OPEN",
+];
+
+const _: () = assert!(CODES.len() <= limits::REASONS_MAX);
+
 impl Reason {
-    /// The code, as logs print it. [`Reason::detail`] tells more.
+    /// The code, as logs and metrics print it. [`Reason::detail`] tells more.
     pub fn code(self) -> &'static str {
+        CODES[self.index()]
+    }
+
+    /// Its place in [`CODES`], and in the counters of [`crate::route::counts::Ends`].
+    pub fn index(self) -> usize {
         match self {
-            Reason::Done => "OK",
-            Reason::Rejected(_) => "REJECTED",
-            Reason::ClientTimeout => "CLIENT_TIMEOUT",
-            Reason::ClientSlow => "CLIENT_SLOW",
-            Reason::ClientAbort => "CLIENT_ABORT",
-            Reason::ClientTruncated => "CLIENT_TRUNCATED",
-            Reason::BodyTooLarge => "BODY_TOO_LARGE",
-            Reason::NoRoute => "NO_ROUTE",
-            Reason::NoBackend => "NO_BACKEND",
-            Reason::ConnectFailed => "CONNECT_FAILED",
-            Reason::Busy => "BUSY",
-            Reason::ConnectTimeout => "CONNECT_TIMEOUT",
-            Reason::BackendClosed => "BACKEND_CLOSED",
-            Reason::BackendTimeout => "BACKEND_TIMEOUT",
-            Reason::BadResponse(_) => "BAD_RESPONSE",
-            Reason::BackendTruncated => "BACKEND_TRUNCATED",
-            Reason::BackendStalled => "BACKEND_STALLED",
-            Reason::Tunnel => "TUNNEL",
-            Reason::TunnelIdle => "TUNNEL_IDLE",
-            Reason::Drained => "DRAINED",
-            Reason::Own => "OWN",
+            Reason::Done => 0,
+            Reason::Rejected(_) => 1,
+            Reason::ClientTimeout => 2,
+            Reason::ClientSlow => 3,
+            Reason::ClientAbort => 4,
+            Reason::ClientTruncated => 5,
+            Reason::BodyTooLarge => 6,
+            Reason::NoRoute => 7,
+            Reason::NoBackend => 8,
+            Reason::ConnectFailed => 9,
+            Reason::Busy => 10,
+            Reason::ConnectTimeout => 11,
+            Reason::BackendClosed => 12,
+            Reason::BackendTimeout => 13,
+            Reason::BadResponse(_) => 14,
+            Reason::BackendTruncated => 15,
+            Reason::BackendStalled => 16,
+            Reason::Tunnel => 17,
+            Reason::TunnelIdle => 18,
+            Reason::Drained => 19,
+            Reason::Own => 20,
+            Reason::Health => 21,
+            Reason::FailOpen => 22,
         }
+    }
+
+    /// The exchange ended as it should: nobody failed, refused or gave up.
+    pub fn is_regular(self) -> bool {
+        matches!(self, Reason::Done | Reason::FailOpen | Reason::Health | Reason::Tunnel | Reason::Own)
     }
 
     /// The broken rule, where one was.
@@ -114,6 +160,7 @@ impl Reason {
             Reason::BackendClosed => "The application closed the connection without an answer.",
             Reason::BackendTimeout => "The application did not answer in time.",
             Reason::BadResponse(_) => "The application's answer was not valid HTTP.",
+            Reason::Health => "Ringway is not ready for traffic.",
             _ => "",
         }
     }
@@ -251,6 +298,27 @@ mod tests {
 
     fn next(method: Method, trouble: Trouble, replayable: bool) -> Next {
         Exchange::new(method, 3).failed(trouble, replayable)
+    }
+
+    #[test]
+    fn codes_stand_where_their_reasons_say() {
+        let fault = Fault::BareCr;
+        for (reason, code) in [
+            (Reason::Done, "OK"),
+            (Reason::Rejected(fault), "REJECTED"),
+            (Reason::NoBackend, "NO_BACKEND"),
+            (Reason::BadResponse(fault), "BAD_RESPONSE"),
+            (Reason::BackendStalled, "BACKEND_STALLED"),
+            (Reason::Drained, "DRAINED"),
+            (Reason::Own, "OWN"),
+            (Reason::Health, "HEALTH"),
+        ] {
+            assert_eq!(reason.code(), code);
+        }
+        let mut codes = CODES.to_vec();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), CODES.len());
     }
 
     #[test]

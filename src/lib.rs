@@ -1,7 +1,7 @@
 //! Ringway: an HTTP/1.1 load-balancing reverse proxy for Linux on io_uring, one event loop per core.
 //!
 //! Modules in reading order. Left never names right:
-//! `limits < http, route < exchange, event, config < supervisor, publish < worker, control < main`.
+//! `limits < http, route < exchange, event, config < supervisor, publish < metrics, worker, control < main`.
 //! docs/ARCHITECTURE.md tells the life of a request and the life of a reload.
 #![deny(clippy::await_holding_refcell_ref, unsafe_op_in_unsafe_fn)]
 #![warn(missing_docs)]
@@ -14,6 +14,7 @@ pub mod route;
 pub mod config;
 pub mod event;
 pub mod exchange;
+pub mod failures;
 
 pub mod publish;
 pub mod supervisor;
@@ -23,4 +24,5 @@ pub mod control;
 pub mod ctl;
 pub mod demo;
 pub mod doctor;
+pub mod metrics;
 pub mod worker;

@@ -70,16 +70,36 @@ pub const CLIENT_RATE_GRACE_SECONDS: u64 = 5;
 /// Bytes of a host name that is looked up (RFC 1035 section 2.3.4); a longer one matches only the default.
 pub const HOST_BYTES_MAX: usize = 255;
 
-/// Connect errors or resets before a head, in a row, that mark a backend down.
+/// Default failures in a row that mark a backend down.
 pub const FAILURES_TO_DOWN: u32 = 3;
-/// Seconds a backend stays down before it is probed, and between two probes.
-pub const HOLD_DOWN_SECONDS: u64 = 30;
-/// Milliseconds one recovery probe may take.
-pub const PROBE_TIMEOUT_MS: u64 = 5_000;
+/// Default seconds a backend stays down before it is probed.
+pub const HOLD_DOWN_SECONDS: u32 = 30;
+/// Default seconds that a hold-down doubles to, at most.
+pub const HOLD_DOWN_MAX_SECONDS: u32 = 300;
+/// Steps in which a backend's share grows after a good probe.
+pub const SLOW_START_STEPS: u32 = 10;
+/// Default percent of failures that mark a backend down, where a rate is asked for.
+pub const FAILURE_PERCENT: u32 = 50;
+/// Default requests that must have ended for that.
+pub const FAILURE_REQUESTS: u32 = 20;
+/// Default seconds within which they must have.
+pub const FAILURE_WITHIN_SECONDS: u32 = 10;
+/// Default seconds between two active checks.
+pub const CHECK_SECONDS: u32 = 30;
+/// Default good checks in a row that bring a backend up.
+pub const CHECK_RISE: u32 = 1;
+/// Default bad checks in a row that mark a backend down.
+pub const CHECK_FALL: u32 = 3;
+/// Default seconds one probe may take.
+pub const PROBE_SECONDS: u32 = 5;
+/// Bytes of an answer's body in which a probe looks for its text.
+pub const PROBE_BODY_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of the text that a probe looks for.
+pub const PROBE_TEXT_BYTES_MAX: usize = 1024;
 /// Probes under way at one time; more wait for the next tick.
 pub const PROBES_MAX: usize = 256;
-/// Milliseconds after which a probe whose verdict never came counts as failed.
-pub const PROBE_LOST_MS: u64 = 2 * PROBE_TIMEOUT_MS;
+/// Milliseconds after its timeout at which a probe counts as failed whose verdict never came.
+pub const PROBE_LOST_MS: u64 = 5_000;
 /// Ticks by which the clocks of two cores may differ: one for their different beginnings, one for rounding.
 pub const CORE_SKEW_TICKS: u32 = 2;
 /// Addresses of one backend's name that are used, in ascending order.
@@ -90,6 +110,36 @@ pub const STOP_AGAIN_MS: u64 = 300;
 pub const DRAIN_GRACE_SECONDS: u64 = 2;
 /// Backends of one cluster that one exchange remembers as tried.
 pub const TRIED_MAX: usize = 16;
+/// What a weight of 1 is in published states, so that a part of it can be said.
+pub const WEIGHT_ONE: u32 = 256;
+/// Exchanges of one core that a backend may have before bounded load passes it over: below that, a key keeps its backend,
+/// whatever the others have. As many as a browser has connections, and two.
+pub const HASH_LOAD_FREE: u32 = 8;
+/// Percent of its share that a backend may have where a cluster hashes.
+pub const BOUNDED_LOAD_PERCENT: u32 = 125;
+/// Largest such percentage.
+pub const BOUNDED_LOAD_PERCENT_MAX: u32 = 10_000;
+
+/// Reason codes that have a counter; at least as many as `exchange::Reason` has.
+pub const REASONS_MAX: usize = 32;
+
+/// Clients of the status listener at one time.
+pub const STATUS_CLIENTS_MAX: usize = 64;
+/// Bytes of one request head on the status listener.
+pub const STATUS_HEAD_BYTES_MAX: usize = 8 * 1024;
+/// Seconds a client of the status listener may take for a request head, or take no bytes of its answer.
+pub const STATUS_STALL_SECONDS: u64 = 10;
+/// Seconds it may take for a whole answer.
+pub const STATUS_ANSWER_SECONDS: u64 = 60;
+/// Seconds between two requests of one client: more than the usual interval of scrapes.
+pub const STATUS_IDLE_SECONDS: u64 = 75;
+/// Bytes sent to one client of the status listener before the control loop looks at everything else.
+pub const STATUS_BYTES_PER_TURN: usize = 256 * 1024;
+/// The metrics are written anew only after so many times the time that it took to write them: so this costs at most a
+/// share of one core, whoever asks how often.
+pub const METRICS_REST: u32 = 10;
+/// Seconds without a tick after which a core counts as stuck.
+pub const CORE_SILENT_SECONDS: u64 = 5;
 
 /// Bytes of one request line on the control socket (a whole config file travels in one).
 pub const CONTROL_LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -99,10 +149,30 @@ pub const CONTROL_INPUT_BYTES_MAX: usize = 2 * CONTROL_LINE_BYTES_MAX;
 pub const CONTROL_STALL_SECONDS: u64 = 30;
 /// Clients of the control socket at one time.
 pub const CONTROL_CLIENTS_MAX: usize = 64;
+/// Failed exchanges that each core remembers, and bytes of each text in one.
+pub const FAILURES_KEPT: usize = 256;
+/// See [`FAILURES_KEPT`].
+pub const FAILURE_TEXT_BYTES_MAX: usize = 128;
+/// Largest weight of a backend.
+pub const WEIGHT_MAX: u32 = 65_535;
+/// Patches over the config file that are remembered one by one; the older half of more is taken together.
+pub const PATCHES_MAX: usize = 64;
+/// Overrides of backends at one time.
+pub const OVERRIDES_MAX: usize = 10_000;
+/// Seconds that workers get to take over a change before its receipt says who has not.
+pub const ACKNOWLEDGE_SECONDS: u64 = 5;
+/// Seconds that an answer may be held back until nothing remains on what was taken away.
+pub const WAIT_SECONDS_MAX: u64 = 24 * 3600;
+/// The same where the client does not say.
+pub const WAIT_SECONDS: u64 = 60;
+/// Default seconds of a pause, and the most that may be asked for.
+pub const PAUSE_SECONDS: u64 = 30;
+/// See [`PAUSE_SECONDS`].
+pub const PAUSE_SECONDS_MAX: u64 = 600;
 /// Lines a core may have queued at the log writer before lines are dropped and counted, in batches of `LOG_BATCH_BYTES`.
-pub const LOG_BATCHES_MAX: usize = 64;
+pub const LOG_BATCHES_MAX: usize = 32;
 /// Bytes of log lines that one core collects before they are handed to the writer.
-pub const LOG_BATCH_BYTES: usize = 32 * 1024;
+pub const LOG_BATCH_BYTES: usize = 64 * 1024;
 /// Seconds between two resolutions of a name.
 pub const RESOLVE_SECONDS: u64 = 30;
 /// Seconds that the start and a reload wait for names; what has not resolved by then has no endpoints until it does.
@@ -149,9 +219,9 @@ pub const DRAIN_SECONDS: u32 = 30;
 /// Default value of Retry-After when no backend is up.
 pub const RETRY_AFTER_SECONDS: u32 = 10;
 
-/// Descriptors that the process needs beside its workers: standard streams, log, control socket with its clients, lock,
-/// signals, probes and name resolution, and what libraries open for a moment.
-pub const DESCRIPTORS_PROCESS: u64 = 3 + CONTROL_CLIENTS_MAX as u64 + 61;
+/// Descriptors that the process needs beside its workers: standard streams, log, control socket and status listener with
+/// their clients, lock, signals, probes and name resolution, and what libraries open for a moment.
+pub const DESCRIPTORS_PROCESS: u64 = 3 + (CONTROL_CLIENTS_MAX + STATUS_CLIENTS_MAX) as u64 + 61;
 /// Descriptors that one worker needs beside listeners and connections: ring or epoll, timer, doorbells, spare.
 pub const DESCRIPTORS_WORKER: u64 = 16;
 
@@ -166,7 +236,9 @@ const _: () = {
     assert!(CHUNK_LINE_BYTES_MAX < BUFFER_HEADROOM);
     assert!(TRAILER_BYTES_MAX + CHUNK_LINE_BYTES_MAX < BUFFER_SMALL_BYTES - BUFFER_HEADROOM);
     assert!(RING_ENTRIES < RING_COMPLETIONS);
+    assert!(STATUS_HEAD_BYTES_MAX <= HEAD_BYTES_MAX);
+    assert!(STATUS_STALL_SECONDS < STATUS_IDLE_SECONDS);
     assert!(TICK_MS == 1000);
-    // A lost probe is noticed before the next one is due.
-    assert!(PROBE_LOST_MS < HOLD_DOWN_SECONDS * 1000);
+    assert!(HOLD_DOWN_SECONDS <= HOLD_DOWN_MAX_SECONDS);
+    assert!(PROBE_TEXT_BYTES_MAX < PROBE_BODY_BYTES_MAX);
 };

@@ -5,6 +5,7 @@ use ringway::config::check;
 use ringway::control::Ended;
 use ringway::control::signals::Signals;
 use ringway::control::start::{self, DEFAULT_FILES, Failure};
+use ringway::ctl::arguments::{Asked, CtlCommand};
 use ringway::worker::net::machine;
 use ringway::{ctl, demo, doctor, worker};
 use std::io::Write;
@@ -86,7 +87,9 @@ Examples:
   ringway ctl status
   ringway ctl status --json
   ringway ctl --socket /run/ringway.sock reload
-  ringway ctl reload new.json")]
+  ringway ctl reload new.json
+  ringway ctl apply patch.json --wait drained
+  ringway ctl backend drain app/b1 --why disk --wait drained")]
     Ctl(Ctl),
 }
 
@@ -105,23 +108,11 @@ struct Ctl {
     /// The control socket.
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
+    /// Print the answer as JSON.
+    #[arg(long, global = true)]
+    json: bool,
     #[command(subcommand)]
     command: CtlCommand,
-}
-
-#[derive(Subcommand)]
-enum CtlCommand {
-    /// Take over a config; whatever is wrong with it rejects the whole, and nothing changes.
-    Reload {
-        /// The new config. Without it, the proxy reads the file again that it was started with.
-        file: Option<PathBuf>,
-    },
-    /// What runs: backends with their states and why, workers, counters.
-    Status {
-        /// As JSON.
-        #[arg(long)]
-        json: bool,
-    },
 }
 
 fn main() {
@@ -169,8 +160,13 @@ fn check(file: &Path, show: bool) -> i32 {
         Ok(text) => text,
         Err(why) => return complain(&why, BAD_CONFIG),
     };
-    let checked =
-        if show { check::show(&text, &shown) } else { check::load(&text, &shown).map(|_| format!("{shown}: good")) };
+    let good = check::load(&text, &shown).map(|plan| {
+        for warning in plan.warnings() {
+            complain(&format!("{shown}: warning: {warning}"), GOOD);
+        }
+        format!("{shown}: good")
+    });
+    let checked = if show { check::show(&text, &shown) } else { good };
     match checked {
         Ok(text) => print(&text),
         Err(faults) => complain(&faults.to_string(), BAD_CONFIG),
@@ -190,16 +186,17 @@ fn demo(port: u16, seconds: Option<u64>) -> i32 {
     }
 }
 
-fn control(Ctl { socket, command }: Ctl) -> i32 {
+fn control(Ctl { socket, json, command }: Ctl) -> i32 {
     let socket = match socket.map_or_else(|| ctl::default_socket(&DEFAULT_FILES), Ok) {
         Ok(socket) => socket,
         Err(why) => return complain(&format!("ringway ctl: {why}"), FAILED),
     };
-    let answer = match &command {
-        CtlCommand::Reload { file } => ctl::reload(&socket, file.as_deref()),
-        CtlCommand::Status { json } => ctl::status(&socket, *json),
+    let Asked { command, part, file } = match command.asked() {
+        Ok(asked) => asked,
+        Err(why) => return complain(&format!("ringway ctl: {why}"), FAILED),
     };
-    match answer {
+    let form = if json { ctl::Form::Json } else { ctl::Form::Text };
+    match ctl::run(&socket, command, part, form, &file) {
         Ok(text) => print(&text),
         Err(ctl::Failure::Config(why)) => complain(&why, BAD_CONFIG),
         Err(ctl::Failure::Other(why)) => complain(&format!("ringway ctl: {why}"), FAILED),

@@ -1,6 +1,7 @@
 //! One snapshot for all cores: control publishes, workers read. Neither waits for the other.
 
 use crate::config::Settings;
+use crate::route::ClusterId;
 use crate::route::health::State;
 use crate::route::table::RouteTable;
 use std::sync::Arc;
@@ -16,25 +17,28 @@ pub struct Snapshot {
     pub table: Arc<RouteTable>,
     /// One state per endpoint, indexed by `Cluster::first_state + i`.
     pub states: Arc<[State]>,
+    /// Clusters whose requests wait, ascending.
+    pub paused: Arc<[ClusterId]>,
     /// Everything else that workers obey: listeners, limits, timeouts towards clients, log.
     pub settings: Arc<Settings>,
 }
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The place where control puts the current snapshot and workers find it.
 #[derive(Debug)]
 pub struct Publisher {
     current: Mutex<Arc<Snapshot>>,
     epoch: AtomicU64,
+    ready: AtomicBool,
 }
 
 impl Publisher {
     /// Begins with this snapshot.
     pub fn new(first: Snapshot) -> Arc<Publisher> {
         let epoch = AtomicU64::new(first.epoch);
-        Arc::new(Publisher { current: Mutex::new(Arc::new(first)), epoch })
+        Arc::new(Publisher { current: Mutex::new(Arc::new(first)), epoch, ready: AtomicBool::new(true) })
     }
 
     /// Makes `next` the current snapshot. Epochs must rise. The caller rings the workers afterwards.
@@ -53,6 +57,16 @@ impl Publisher {
     /// The current epoch, without touching the lock.
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Whether the process wants traffic, as the operator says: what health checks are told.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    /// Says so from now on.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Relaxed);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Arc<Snapshot>> {

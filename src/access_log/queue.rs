@@ -1,8 +1,9 @@
 //! One core's end of the access log: lines collected into batches, batches handed to the writer, never waiting.
 
+use super::escape::Second;
 use super::line::{LINE_BYTES_MAX, Record, format};
 use super::writer::Message;
-use crate::config::LogFormat;
+use crate::config::{LogFields, LogFormat};
 use crate::event::CoreStats;
 use crate::limits;
 use crossbeam_channel::{Receiver, Sender};
@@ -14,37 +15,42 @@ use std::sync::atomic::Ordering::Relaxed;
 #[derive(Debug)]
 pub struct Queue {
     core: usize,
-    batch: Vec<u8>,
+    batch: Box<[u8]>,
+    /// Bytes of it that are lines.
+    used: usize,
     /// Buffers made so far, the one in `batch` included.
     buffers: usize,
     to_writer: Sender<Message>,
-    spent: Receiver<Vec<u8>>,
+    spent: Receiver<Box<[u8]>>,
     stats: Arc<CoreStats>,
+    second: Second,
 }
 
 impl Queue {
     pub(super) fn new(
         core: usize,
         to_writer: Sender<Message>,
-        spent: Receiver<Vec<u8>>,
+        spent: Receiver<Box<[u8]>>,
         stats: Arc<CoreStats>,
     ) -> Queue {
-        Queue { core, batch: Vec::new(), buffers: 0, to_writer, spent, stats }
+        let (batch, second) = (Box::default(), Second::default());
+        Queue { core, batch, used: 0, buffers: 0, to_writer, spent, stats, second }
     }
 
     /// Adds the line for one exchange. If the batch is full and no other buffer is free, because the writer is stuck or
     /// slower than the lines come, the line is dropped and counted in [`CoreStats::log_dropped`].
-    pub fn add(&mut self, record: &Record, how: LogFormat) {
-        if self.batch.capacity() - self.batch.len() < LINE_BYTES_MAX && !self.next_batch() {
+    pub fn add(&mut self, record: &Record, how: (LogFormat, &LogFields)) {
+        let left = self.batch.len() - self.used;
+        if left < LINE_BYTES_MAX && left < record.line_bytes_max() && !self.next_batch() {
             return self.dropped(1);
         }
-        format(record, how, &mut self.batch);
+        self.used += format(record, how, &mut self.second, &mut self.batch[self.used..]);
     }
 
     /// Hands what was collected to the writer. To be called once per tick, and before this core says `Drained`.
     pub fn flush(&mut self) {
         // With no free buffer the lines stay where they are until there is one.
-        if !self.batch.is_empty() {
+        if self.used > 0 {
             self.next_batch();
         }
     }
@@ -55,19 +61,20 @@ impl Queue {
             Ok(buffer) => buffer,
             Err(_) if self.buffers < limits::LOG_BATCHES_MAX => {
                 self.buffers += 1;
-                Vec::with_capacity(limits::LOG_BATCH_BYTES)
+                vec![0; limits::LOG_BATCH_BYTES].into_boxed_slice()
             }
             Err(_) => return false,
         };
         let full = std::mem::replace(&mut self.batch, empty);
-        if full.capacity() == 0 {
+        let used = std::mem::take(&mut self.used);
+        if full.is_empty() {
             // The placeholder of a new queue.
             return true;
         }
-        if let Err(refused) = self.to_writer.try_send(Message::Batch { core: self.core, bytes: full }) {
+        if let Err(refused) = self.to_writer.try_send(Message::Batch { core: self.core, bytes: full, used }) {
             // The writer's thread has ended: the process is about to.
-            let Message::Batch { bytes, .. } = refused.into_inner() else { return true };
-            self.dropped(bytes.iter().filter(|b| **b == b'\n').count() as u64);
+            let Message::Batch { bytes, used, .. } = refused.into_inner() else { return true };
+            self.dropped(lines(&bytes[..used]));
             self.buffers -= 1;
         }
         true
@@ -79,27 +86,19 @@ impl Queue {
     }
 }
 
+/// How many lines these bytes are.
+pub(super) fn lines(bytes: &[u8]) -> u64 {
+    bytes.iter().filter(|b| **b == b'\n').count() as u64
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::line::tests::{phases, record};
     use super::*;
     use crossbeam_channel::bounded;
 
-    fn record(path: &[u8]) -> Record<'_> {
-        Record {
-            time: 0,
-            client: None,
-            method: b"GET",
-            host: b"h",
-            path,
-            status: 200,
-            bytes: 0,
-            duration_us: 0,
-            cluster: None,
-            backend: None,
-            retries: 0,
-            generation: 1,
-            reason: "OK",
-        }
+    fn add(queue: &mut Queue, path: &[u8]) {
+        queue.add(&Record { path, ..record(&phases()) }, (LogFormat::Text, &LogFields::default()));
     }
 
     #[test]
@@ -111,23 +110,23 @@ mod tests {
         let path = vec![b'x'; 3000];
         let lines = 2 * limits::LOG_BATCHES_MAX * limits::LOG_BATCH_BYTES / 3000;
         for _ in 0..lines {
-            queue.add(&record(&path), LogFormat::Json);
+            add(&mut queue, &path);
         }
         queue.flush();
-        let written: usize = from_queue
+        let written: u64 = from_queue
             .try_iter()
             .map(|m| match m {
-                Message::Batch { bytes, .. } => {
-                    assert_eq!(bytes.capacity(), limits::LOG_BATCH_BYTES);
-                    bytes.iter().filter(|b| **b == b'\n').count()
+                Message::Batch { bytes, used, .. } => {
+                    assert_eq!(bytes.len(), limits::LOG_BATCH_BYTES);
+                    super::lines(&bytes[..used])
                 }
                 Message::Look => 0,
             })
             .sum();
-        let kept = queue.batch.iter().filter(|b| **b == b'\n').count();
-        let dropped = stats.log_dropped.load(Relaxed) as usize;
+        let kept = super::lines(&queue.batch[..queue.used]);
+        let dropped = stats.log_dropped.load(Relaxed);
         assert!(dropped > 0);
-        assert_eq!(written + kept + dropped, lines);
+        assert_eq!(written + kept + dropped, lines as u64);
     }
 
     #[test]
@@ -136,11 +135,10 @@ mod tests {
         let (back, spent) = bounded(limits::LOG_BATCHES_MAX);
         let mut queue = Queue::new(3, to_writer, spent, Arc::default());
         for _ in 0..100 {
-            queue.add(&record(b"/"), LogFormat::Text);
+            add(&mut queue, b"/");
             queue.flush();
-            let Ok(Message::Batch { core: 3, mut bytes }) = from_queue.try_recv() else { panic!("a batch") };
-            assert_eq!(bytes.iter().filter(|b| **b == b'\n').count(), 1);
-            bytes.clear();
+            let Ok(Message::Batch { core: 3, bytes, used }) = from_queue.try_recv() else { panic!("a batch") };
+            assert_eq!(lines(&bytes[..used]), 1);
             back.try_send(bytes).expect("room for every buffer");
         }
         assert_eq!(queue.buffers, 2);
@@ -155,7 +153,7 @@ mod tests {
         let stats = Arc::new(CoreStats::default());
         let mut queue = Queue::new(0, to_writer, spent, stats.clone());
         drop(from_queue);
-        queue.add(&record(b"/"), LogFormat::Text);
+        add(&mut queue, b"/");
         queue.flush();
         assert_eq!(stats.log_dropped.load(Relaxed), 1);
     }

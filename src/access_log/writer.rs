@@ -1,6 +1,6 @@
 //! The thread that writes the access log of all cores. A full pipe or a hanging disk blocks it and nobody else.
 
-use super::queue::Queue;
+use super::queue::{Queue, lines};
 use crate::config::LogTarget;
 use crate::event::CoreStats;
 use crate::limits;
@@ -22,8 +22,8 @@ const RETRY: Duration = Duration::from_millis(5);
 /// To the writer's thread.
 #[derive(Debug)]
 pub(super) enum Message {
-    /// Whole lines of one core.
-    Batch { core: usize, bytes: Vec<u8> },
+    /// Whole lines of one core: the first `used` bytes.
+    Batch { core: usize, bytes: Box<[u8]>, used: usize },
     /// Something in [`Wanted`] has changed. A lost one does no harm: the writer looks at every batch.
     Look,
 }
@@ -64,7 +64,7 @@ struct Wanted {
 #[derive(Debug)]
 pub struct LogWriter {
     to_writer: Sender<Message>,
-    spent: Vec<Receiver<Vec<u8>>>,
+    spent: Vec<Receiver<Box<[u8]>>>,
     wanted: Arc<Mutex<Wanted>>,
     /// Closed when the thread ends.
     ended: Receiver<()>,
@@ -114,7 +114,7 @@ impl LogWriter {
 
 struct Writer {
     messages: Receiver<Message>,
-    back: Vec<Sender<Vec<u8>>>,
+    back: Vec<Sender<Box<[u8]>>>,
     wanted: Arc<Mutex<Wanted>>,
     sink: Sink,
     /// Lines lost to write errors since the last word about it.
@@ -146,14 +146,13 @@ impl Writer {
     }
 
     fn take(&mut self, message: Message) {
-        let Message::Batch { core, mut bytes } = message else { return };
+        let Message::Batch { core, bytes, used } = message else { return };
         if let Sink::Open(file) = &mut self.sink
-            && let Err((error, written)) = write_all(file, &bytes)
+            && let Err((error, written)) = write_all(file, &bytes[..used])
         {
-            self.lost += bytes[written..].iter().filter(|b| **b == b'\n').count() as u64;
+            self.lost += lines(&bytes[written..used]);
             self.complain(&error);
         }
-        bytes.clear();
         // A queue that has ended takes none back.
         let _ = self.back[core].try_send(bytes);
     }
@@ -187,30 +186,18 @@ pub(crate) fn write_all(to: &mut impl Write, bytes: &[u8]) -> Result<(), (io::Er
 
 #[cfg(test)]
 mod tests {
+    use super::super::line::tests::{phases, record};
     use super::*;
     use crate::access_log::Record;
-    use crate::config::LogFormat;
+    use crate::config::{LogFields, LogFormat};
     use std::io::Read;
     use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
 
     fn add(queue: &mut Queue, path: &str) {
-        let record = Record {
-            time: 0,
-            client: None,
-            method: b"GET",
-            host: b"h",
-            path: path.as_bytes(),
-            status: 200,
-            bytes: 0,
-            duration_us: 0,
-            cluster: None,
-            backend: None,
-            retries: 0,
-            generation: 1,
-            reason: "OK",
-        };
-        queue.add(&record, LogFormat::Text);
+        let phases = phases();
+        let record = Record { path: path.as_bytes(), time: 0, ..record(&phases) };
+        queue.add(&record, (LogFormat::Text, &LogFields::default()));
     }
 
     #[test]

@@ -4,6 +4,8 @@
 
 use super::command::VERSION;
 use super::fault::{Fault, Faults};
+use super::receipt::Receipt;
+use super::state::Override;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -40,13 +42,21 @@ pub enum Code {
     NotApplicable,
     /// The command was understood and failed.
     Failed,
+    /// This client may not give this command.
+    NotAllowed,
+    /// Another generation runs than the one the change was meant for; nothing has changed.
+    OtherGeneration,
+    /// The change is in force, but not every worker has taken it over in time: see `receipt`.
+    NotAcknowledged,
+    /// The change is in force, but something remains on what was taken away: see `receipt`.
+    NotDrained,
     /// A code that this reader does not know yet.
     #[serde(other)]
     Other,
 }
 
 /// Why a request was not obeyed. With several faults, path, line and column are those of the first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Error {
     /// For programs.
     pub code: Code,
@@ -64,12 +74,15 @@ pub struct Error {
     /// All faults of the config.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<Fault>,
+    /// Of a change that is in force all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<Box<Receipt>>,
 }
 
 impl Error {
     /// Without a place.
     pub fn new(code: Code, message: impl Into<String>) -> Error {
-        Error { code, message: message.into(), path: None, line: None, column: None, faults: Vec::new() }
+        Error { code, message: message.into(), path: None, line: None, column: None, faults: Vec::new(), receipt: None }
     }
 
     /// A change that needs a restart, or otherwise cannot be applied; `path` is the key's JSON path.
@@ -88,6 +101,7 @@ impl From<Faults> for Error {
             line: first.map(|f| f.line),
             column: first.map(|f| f.column),
             faults: faults.list,
+            receipt: None,
         }
     }
 }
@@ -106,7 +120,7 @@ pub struct Answer {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It was obeyed: a [`Reloaded`] or a [`Status`].
+    /// It was obeyed; what it holds depends on the command.
     Ok(Value),
     /// It was not.
     Error(Error),
@@ -135,24 +149,6 @@ pub(super) fn line(value: &impl Serialize) -> String {
     let mut text = serde_json::to_string(value).expect("maps with text keys and plain values always serialise");
     text.push('\n');
     text
-}
-
-/// Answer to `reload`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Reloaded {
-    /// The generation that runs now.
-    pub generation: u64,
-    /// Its epoch.
-    pub epoch: u64,
-    /// How many workers there are.
-    pub workers: usize,
-    /// How many of them run on it already; fewer than all only if some did not answer for seconds.
-    pub acknowledged: usize,
-    /// Milliseconds from the request to here.
-    pub took_ms: u64,
-    /// Names of what is other than before, by `clusters_added`, `routes_removed`, `listeners_changed` and so on.
-    pub changed: BTreeMap<String, Vec<String>>,
 }
 
 /// Answer to `status`.
@@ -243,9 +239,26 @@ pub struct ListenerStatus {
 pub struct ClusterStatus {
     /// By id; where one id has several addresses, by `ID@ADDRESS`.
     pub backends: BTreeMap<String, BackendStatus>,
+    /// Its requests wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Pause>,
     /// Backends whose name does not resolve now, by id: the name and why.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub unresolved: BTreeMap<String, String>,
+}
+
+/// Why requests wait.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Pause {
+    /// Since when, in seconds since 1970 (UTC).
+    pub since: u64,
+    /// Until when at most.
+    pub until: u64,
+    /// By whom.
+    pub who: String,
+    /// Why, if it was said.
+    pub why: Option<String>,
 }
 
 /// What is known of a backend.
@@ -259,18 +272,21 @@ pub enum StateWord {
     Down,
     /// Takes no new requests.
     Drain,
+    /// Out of service.
+    Maint,
     /// A state that this reader does not know yet.
     #[serde(other)]
     Other,
 }
 
-impl From<crate::route::health::State> for StateWord {
-    fn from(state: crate::route::health::State) -> StateWord {
-        use crate::route::health::State;
-        match state {
-            State::Up => StateWord::Up,
-            State::Down => StateWord::Down,
-            State::Drain => StateWord::Drain,
+impl From<crate::route::health::Standing> for StateWord {
+    fn from(standing: crate::route::health::Standing) -> StateWord {
+        use crate::route::health::Standing;
+        match standing {
+            Standing::Up => StateWord::Up,
+            Standing::Down => StateWord::Down,
+            Standing::Drain => StateWord::Drain,
+            Standing::Maint => StateWord::Maint,
         }
     }
 }
@@ -283,12 +299,20 @@ pub struct BackendStatus {
     pub endpoint: String,
     /// Its state.
     pub state: StateWord,
-    /// Since when it has that state, in seconds since 1970 (UTC).
+    /// Its state by observed health alone, whatever operators say.
+    pub observed: StateWord,
+    /// What operators have overruled.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<Override>,
+    /// Since when it has that observed state, in seconds since 1970 (UTC).
     pub since: u64,
     /// Why, for people; `None` for a backend that has always been up.
     pub why: Option<String>,
-    /// When it will be probed next, in seconds since 1970 (UTC); `None` unless it is held down.
+    /// When it will be probed next, in seconds since 1970 (UTC); `None` if it is up and its cluster has no checks, or if
+    /// a probe is under way.
     pub next_probe: Option<u64>,
+    /// What the latest probe found; `None` if there was none.
+    pub probe: Option<String>,
     /// As configured.
     pub weight: u32,
     /// Exchanges that are with it now.
@@ -303,6 +327,8 @@ pub struct BackendStatus {
     pub resets: u64,
     /// Response timeouts.
     pub timeouts: u64,
+    /// Requests sent although it was not up, since its cluster fails open.
+    pub fail_open: u64,
 }
 
 #[cfg(test)]

@@ -122,19 +122,19 @@ mod tests {
 
     #[test]
     fn the_default_is_what_the_limit_allows() {
-        // (1152 - 128) / 2 - 16 - 2 = 494 a worker, 15 * 2 of them for pipes; with pools of 2 * 4: (494 - 30 - 8) / 2 = 228.
+        // (1216 - 192) / 2 - 16 - 2 = 494 a worker, 15 * 2 of them for pipes; with pools of 2 * 4: (494 - 30 - 8) / 2 = 228.
         let expected = Budget {
             connections_per_worker: 228,
             pooled_per_worker: 8,
             pipes_per_worker: 15,
-            descriptors: 128 + 2 * (18 + 494),
+            descriptors: 192 + 2 * (18 + 494),
         };
-        assert_eq!(descriptors_needed(&plan("null", 4), 2, 1152), Ok(expected));
+        assert_eq!(descriptors_needed(&plan("null", 4), 2, 1216), Ok(expected));
         // With large pools a third: 154.
-        let budget = descriptors_needed(&plan("null", 1000), 2, 1152).unwrap();
+        let budget = descriptors_needed(&plan("null", 1000), 2, 1216).unwrap();
         assert_eq!((budget.connections_per_worker, budget.pooled_per_worker), (154, 154));
-        assert!(budget.descriptors <= 1152);
-        assert!(descriptors_needed(&plan("null", 4), 2, 128).is_err());
+        assert!(budget.descriptors <= 1216);
+        assert!(descriptors_needed(&plan("null", 4), 2, 192).is_err());
         assert!(descriptors_needed(&plan("null", 4), 1, u64::MAX).is_ok());
     }
 
@@ -144,9 +144,9 @@ mod tests {
         let refusal = apply(&mut plan, 2, 1024).unwrap_err();
         assert_eq!(
             refusal.message,
-            "1000 connections with 2 workers need 2180 descriptors, and the limit is 1024 open files"
+            "1000 connections with 2 workers need 2244 descriptors, and the limit is 1024 open files"
         );
-        assert!(refusal.suggestion.unwrap().ends_with("or allow 422 connections at most"));
+        assert!(refusal.suggestion.unwrap().ends_with("or allow 390 connections at most"));
         apply(&mut plan, 2, 4096).unwrap();
         assert_eq!((plan.settings.connections_per_worker, plan.settings.pooled_per_worker), (500, 8));
         assert_eq!(plan.settings.pipes_per_worker, PIPES_MAX);
@@ -156,11 +156,11 @@ mod tests {
     fn pipes_have_what_is_left_and_refuse_nobody() {
         // 494 a worker, as above: 240 connections leave 6, and all that fit leave none.
         for (connections, pipes) in [("480", 3), ("486", 0), ("100", PIPES_MAX)] {
-            let budget = descriptors_needed(&plan(connections, 4), 2, 1152).unwrap();
+            let budget = descriptors_needed(&plan(connections, 4), 2, 1216).unwrap();
             assert_eq!(budget.pipes_per_worker, pipes);
-            assert!(budget.descriptors <= 1152);
+            assert!(budget.descriptors <= 1216);
         }
-        for open_files in 128 + 18..400 {
+        for open_files in 192 + 18..500 {
             if let Ok(budget) = descriptors_needed(&plan("null", 4), 1, open_files) {
                 assert!(budget.connections_per_worker > 0 && budget.descriptors <= open_files);
             }

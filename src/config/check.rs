@@ -2,15 +2,18 @@
 //! default filled in.
 
 use super::budget;
+use super::command::Level;
 use super::fault::{Faults, Findings, Step};
-use super::file::{self, BackendEntry, File, ListenerEntry, Probe, RouteEntry};
+use super::file::{self, BackendEntry, BalanceWord, File, HashBalance, HashKey, HashName, HashWord};
+use super::file::{ListenerEntry, RouteEntry};
 use super::place::{self, member};
 use super::value::Refusal;
-use super::words::{Patience, Rate, Size};
-use super::{Address, BackendPlan, ClusterPlan, Listener, LogTarget, Page, Plan, RoutePlan, Settings};
-use super::{cross, pages, route_key, shape};
+use super::words::{Patience, Rate, Size, Token};
+use super::{Address, BackendPlan, ClusterPlan, ControlAccess, Listener, LogTarget, Page, Plan, RoutePlan, Settings};
+use super::{LogFields, LogLines, Share};
+use super::{cross, health, pages, route_key, shape};
 use crate::limits;
-use crate::route::table::Policy;
+use crate::route::table::{Balance, Hash, HashBy, Policy};
 use jsonc_parser::ast::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -48,14 +51,18 @@ pub fn show(text: &str, file: &str) -> Result<String, Faults> {
     typed.defaults = spelled(&defaults);
     for entry in typed.listeners.values_mut() {
         if let ListenerEntry::Short(address) = entry {
-            *entry = ListenerEntry::Full(file::Listener { address: address.clone(), trusted_proxies: Vec::new() });
+            *entry = ListenerEntry::Full(file::Listener {
+                address: address.clone(),
+                trusted_proxies: Vec::new(),
+                health_path: None,
+            });
         }
     }
     for cluster in typed.clusters.values_mut() {
         cluster.policy = spelled(&resolve(&cluster.policy, &defaults));
         for entry in cluster.backends.values_mut() {
             if let BackendEntry::Short(address) = entry {
-                *entry = BackendEntry::Full(file::Backend { address: address.clone(), weight: 1 });
+                *entry = BackendEntry::Full(file::Backend { address: address.clone(), weight: 1, backup: false });
             }
         }
     }
@@ -130,19 +137,22 @@ fn connections_place(text: &str) -> usize {
 fn plan(typed: &File, pages: BTreeMap<u16, Page>, directory: &Path) -> Plan {
     let defaults = resolve(&typed.defaults, &Policy::default());
     let listeners = typed.listeners.iter().map(|(name, entry)| {
-        let (address, trusted_proxies) = match entry {
-            ListenerEntry::Short(address) => (address, Vec::new()),
-            ListenerEntry::Full(l) => (&l.address, l.trusted_proxies.iter().map(|b| b.0).collect()),
+        let (address, trusted_proxies, health_path) = match entry {
+            ListenerEntry::Short(address) => (address, Vec::new(), None),
+            ListenerEntry::Full(l) => {
+                (&l.address, l.trusted_proxies.iter().map(|b| b.0).collect(), l.health_path.clone())
+            }
         };
-        (name.clone(), Listener { name: name.clone(), address: joined(&address.0, directory), trusted_proxies })
+        let address = joined(&address.0, directory);
+        (name.clone(), Listener { name: name.clone(), address, trusted_proxies, health_path })
     });
     let clusters = typed.clusters.iter().map(|(name, cluster)| {
         let backends = cluster.backends.iter().map(|(id, entry)| {
-            let (address, weight) = match entry {
-                BackendEntry::Short(address) => (address, 1),
-                BackendEntry::Full(b) => (&b.address, b.weight),
+            let (address, weight, backup) = match entry {
+                BackendEntry::Short(address) => (address, 1, false),
+                BackendEntry::Full(b) => (&b.address, b.weight, b.backup),
             };
-            BackendPlan { name: id.clone(), address: joined(&address.0, directory), weight }
+            BackendPlan { name: id.clone(), address: joined(&address.0, directory), weight, backup }
         });
         (name.clone(), ClusterPlan { backends: backends.collect(), policy: resolve(&cluster.policy, &defaults) })
     });
@@ -160,8 +170,19 @@ fn plan(typed: &File, pages: BTreeMap<u16, Page>, directory: &Path) -> Plan {
         connections: typed.limits.connections.map(|n| n as usize),
         io: typed.io.into(),
         control_socket: typed.control.socket.as_ref().map(|p| directory.join(&p.0)),
-        control_mode: typed.control.mode.0,
+        control_access: access(&typed.control),
+        state_file: typed.state_file.as_ref().map(|p| directory.join(&p.0)),
+        status_listen: typed.status.listen.as_ref().map(|address| joined(&address.0, directory)),
     }
+}
+
+fn access(control: &file::Control) -> ControlAccess {
+    let levels = control.uids.as_ref().map(|uids| {
+        let read = uids.read.iter().map(|uid| (*uid, Level::Read));
+        // The higher level counts.
+        read.chain(uids.change.iter().map(|uid| (*uid, Level::Change))).collect()
+    });
+    ControlAccess { mode: control.mode.0, group: control.group.clone(), uids: levels }
 }
 
 fn settings(typed: &File, defaults: &Policy, pages: BTreeMap<u16, Page>, directory: &Path) -> Settings {
@@ -184,6 +205,11 @@ fn settings(typed: &File, defaults: &Policy, pages: BTreeMap<u16, Page>, directo
             path => LogTarget::File(directory.join(path)),
         },
         log_format: typed.log.format.into(),
+        log_lines: LogLines {
+            fields: LogFields::new(&typed.log.fields),
+            sample: Share::new(typed.log.sample),
+            slow_us: typed.log.slow.map(|slow| slow.0 * 1000),
+        },
         drain_timeout: typed.drain_timeout.0,
         retry_after: typed.retry_after.0,
     }
@@ -200,7 +226,8 @@ fn joined(address: &Address, directory: &Path) -> Address {
 fn resolve(said: &file::Policy, otherwise: &Policy) -> Policy {
     let timeout = |said: Option<Patience>, otherwise| said.map_or(otherwise, |p| p.0);
     Policy {
-        balance: said.balance.map_or(otherwise.balance, Into::into),
+        balance: said.balance.as_ref().map_or_else(|| otherwise.balance.clone(), balance),
+        fail_open: said.fail_open.unwrap_or(otherwise.fail_open),
         connect_timeout: timeout(said.timeouts.connect, otherwise.connect_timeout),
         head_timeout: timeout(said.timeouts.head, otherwise.head_timeout),
         body_timeout: timeout(said.timeouts.body, otherwise.body_timeout),
@@ -211,19 +238,55 @@ fn resolve(said: &file::Policy, otherwise: &Policy) -> Policy {
         retries: said.retries.unwrap_or(otherwise.retries),
         pool_idle: timeout(said.pool.idle, otherwise.pool_idle),
         pool_max: said.pool.max.unwrap_or(otherwise.pool_max),
-        on_timeout: said.health.on_timeout.map_or(otherwise.on_timeout, Into::into),
-        probe_path: match &said.probe {
-            None => otherwise.probe_path.clone(),
-            Some(Probe::Connect(_)) => None,
-            Some(Probe::Http(probe)) => Some(probe.path.clone()),
-        },
+        health: health::resolve(said, &otherwise.health),
+    }
+}
+
+fn balance(said: &file::Balance) -> Balance {
+    match said {
+        file::Balance::Word(BalanceWord::RoundRobin) => Balance::RoundRobin,
+        file::Balance::Word(BalanceWord::Random) => Balance::Random,
+        file::Balance::Word(BalanceWord::LeastConn) => Balance::LeastConn,
+        file::Balance::Hash(said) => {
+            let by = match &said.hash {
+                HashKey::Word(HashWord::ClientIp) => HashBy::ClientIp,
+                HashKey::Word(HashWord::Path) => HashBy::Path,
+                HashKey::Named(HashName { header: Some(name), .. }) => HashBy::Header(name.0.clone()),
+                // One of them is there, as `shape` has seen.
+                HashKey::Named(HashName { cookie, .. }) => {
+                    HashBy::Cookie(cookie.as_ref().map(|name| name.0.clone()).unwrap_or_default())
+                }
+            };
+            Balance::Hash(Hash { by, bounded_load: said.bounded_load.unwrap_or(0) })
+        }
+    }
+}
+
+/// The inverse of [`balance`].
+fn spelled_balance(balance: &Balance) -> file::Balance {
+    match balance {
+        Balance::RoundRobin => file::Balance::Word(BalanceWord::RoundRobin),
+        Balance::Random => file::Balance::Word(BalanceWord::Random),
+        Balance::LeastConn => file::Balance::Word(BalanceWord::LeastConn),
+        Balance::Hash(hash) => {
+            let named = |header, cookie| HashKey::Named(HashName { header, cookie });
+            let key = match &hash.by {
+                HashBy::ClientIp => HashKey::Word(HashWord::ClientIp),
+                HashBy::Path => HashKey::Word(HashWord::Path),
+                HashBy::Header(name) => named(Some(Token(name.clone())), None),
+                HashBy::Cookie(name) => named(None, Some(Token(name.clone()))),
+            };
+            let bounded_load = (hash.bounded_load > 0).then_some(hash.bounded_load);
+            file::Balance::Hash(HashBalance { hash: key, bounded_load })
+        }
     }
 }
 
 /// The inverse of [`resolve`], with nothing left unsaid.
 fn spelled(policy: &Policy) -> file::Policy {
     file::Policy {
-        balance: Some(policy.balance.into()),
+        balance: Some(spelled_balance(&policy.balance)),
+        fail_open: Some(policy.fail_open),
         timeouts: file::Timeouts {
             connect: Some(Patience(policy.connect_timeout)),
             head: Some(Patience(policy.head_timeout)),
@@ -235,20 +298,19 @@ fn spelled(policy: &Policy) -> file::Policy {
         client_rate_min: Some(Rate(policy.client_rate_min)),
         retries: Some(policy.retries),
         pool: file::Pool { idle: Some(Patience(policy.pool_idle)), max: Some(policy.pool_max) },
-        health: file::Health { on_timeout: Some(policy.on_timeout.into()) },
-        probe: Some(match &policy.probe_path {
-            None => Probe::Connect(file::Connect::Connect),
-            Some(path) => Probe::Http(file::HttpProbe { path: path.clone() }),
-        }),
+        health: health::spelled(&policy.health),
+        probe: Some(health::spelled_probe(&policy.health.probe)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{HalfClose, Io};
+    use crate::config::{HalfClose, Io, LogField, LogFormat};
     use crate::http::head::Underscores;
-    use crate::route::table::{Balance, OnTimeout};
+    use crate::route::health_policy::*;
+    use crate::route::table::OnTimeout;
+    use std::sync::Arc;
 
     /// Path and text of a file of the repository.
     fn sample(path: &str) -> (String, String) {
@@ -291,10 +353,11 @@ mod tests {
             (Some("ringway"), &LogTarget::Off, Underscores::Drop)
         );
         assert_eq!((plan.workers, plan.connections, plan.io), (None, None, Io::Auto));
-        assert_eq!((plan.control_socket, plan.control_mode), (None, 0o660));
+        assert_eq!((plan.control_socket, plan.control_access.mode), (None, 0o660));
+        assert_eq!((plan.status_listen, &plan.listeners["main"].health_path), (None, &None));
         let p = Policy::default();
         assert_eq!((p.connect_timeout, p.head_timeout, p.body_timeout, p.tunnel_timeout), (3, 30, 30, 3600));
-        assert_eq!((p.pool_idle, p.retries, p.body_max, p.on_timeout), (4, 3, u64::MAX, OnTimeout::Silent));
+        assert_eq!((p.pool_idle, p.retries, p.body_max, p.health.on_timeout), (4, 3, u64::MAX, OnTimeout::Silent));
     }
 
     #[test]
@@ -303,6 +366,7 @@ mod tests {
         let app = &plan.clusters["app"];
         let expected = Policy {
             balance: Balance::Random,
+            fail_open: 50,
             connect_timeout: 1,
             head_timeout: 120,
             body_timeout: 60,
@@ -313,29 +377,87 @@ mod tests {
             retries: 0,
             pool_idle: 55,
             pool_max: 8,
-            on_timeout: OnTimeout::Any,
-            probe_path: None,
+            health: HealthPolicy {
+                on_timeout: OnTimeout::Any,
+                failures: 5,
+                statuses: StatusSet::default().with(502).with(503),
+                rate: Some(FailureRate { percent: 30, requests: 50, within: 60 }),
+                hold_down: 10,
+                hold_down_max: 600,
+                slow_start: 20,
+                check: None,
+                probe: Arc::default(),
+            },
         };
         assert_eq!(app.policy, expected);
         assert_eq!(app.backends[0].weight, 3);
         assert_eq!(app.backends[1].address, Address::Name("app-2.internal".into(), 9002));
         assert_eq!(app.backends[2].address, Address::Unix("/run/app.sock".into()));
+        assert_eq!(app.backends.iter().map(|b| b.backup).collect::<Vec<_>>(), [false, false, true, false]);
         let empty = &plan.clusters["empty"].policy;
-        assert_eq!((empty.balance, empty.retries, empty.connect_timeout), (Balance::LeastConn, 5, 1));
-        assert_eq!(empty.probe_path.as_deref(), Some("/health?full=1"));
+        let by_session = Balance::Hash(Hash { by: HashBy::Cookie("session".into()), bounded_load: 150 });
+        assert_eq!((&empty.balance, empty.retries, empty.connect_timeout), (&by_session, 5, 1));
+        let probe = ProbeRequest {
+            method: "OPTIONS".into(),
+            host: Some("app.internal".into()),
+            headers: [("X-Probe".into(), "1".into())].into(),
+            statuses: StatusSet::default().with_class(2).with(404),
+            body: Some("well".into()),
+            ..ProbeRequest::get("/health?full=1")
+        };
+        assert_eq!(*empty.health.probe, ProbeSpec { timeout: 2, request: Some(probe) });
+        assert_eq!(empty.health.check, Some(Check { interval: 7, rise: 2, fall: 4 }));
         assert_eq!(plan.listeners["six"].trusted_proxies.len(), 3);
+        assert_eq!(plan.listeners["six"].health_path.as_deref(), Some("/healthz"));
+        assert!(matches!(&plan.status_listen, Some(Address::Unix(p)) if p.ends_with("config/run/status.sock")));
         let Address::Unix(path) = &plan.listeners["local"].address else { panic!() };
         assert!(path.ends_with("tests/data/config/run/ringway.sock"), "{path:?}");
+        let access = &plan.control_access;
+        let levels = BTreeMap::from([(7, Level::Change), (33, Level::Read)]);
+        assert_eq!((access.group.as_deref(), access.uids.as_ref()), (Some("adm"), Some(&levels)));
+        assert!(plan.state_file.is_some_and(|path| path.ends_with("tests/data/config/state/ringway.json")));
         assert_eq!(plan.routes["App.Example.io"].host, "app.example.io");
         assert_eq!(plan.routes["[2001:DB8::1]"].host, "[2001:db8::1]");
         assert_eq!((plan.workers, plan.connections, plan.io), (Some(2), Some(10_000), Io::Epoll));
-        assert_eq!((plan.control_socket, plan.control_mode), (Some("/run/ringway/control.sock".into()), 0o600));
+        assert_eq!((plan.control_socket, plan.control_access.mode), (Some("/run/ringway/control.sock".into()), 0o600));
         let s = &plan.settings;
         assert_eq!((s.client_head_timeout, s.client_idle_timeout, s.client_half_close), (5, 120, HalfClose::Abort));
         assert_eq!((s.underscores, &s.via, s.drain_timeout, s.retry_after), (Underscores::Reject, &None, 0, 5));
         assert!(matches!(&s.log_target, LogTarget::File(p) if p.ends_with("access.log")));
+        let fields = LogFields::new(&[LogField::Time, LogField::Path, LogField::RequestId]);
+        assert_eq!(s.log_lines, LogLines { fields, sample: Share::new(0.25), slow_us: Some(1_500_000) });
+        assert_eq!(s.log_format, LogFormat::Text);
         assert_eq!(s.pages[&502].content_type, "text/html; charset=utf-8");
         assert_eq!(s.pages[&404].body, b"Nothing here.\n");
+    }
+
+    #[test]
+    fn faults_of_the_log() {
+        let fault = |log: &str| {
+            let faults = with(&format!(r#""log": {log}"#)).unwrap_err();
+            assert_eq!(faults.list.len(), 1, "{faults}");
+            faults.to_string().split_once(": ").map(|(_, rest)| rest.to_owned()).unwrap_or_default()
+        };
+        for (log, said) in [
+            (r#"{"fields": ["time", "durations_us"]}"#, "(did you mean \"duration_us\"?)"),
+            (r#"{"fields": ["duration"]}"#, "$.log.fields[0]: expected one of \"time\", \"client\""),
+            (
+                r#"{"fields": ["time", "path", "time"]}"#,
+                "$.log.fields[2]: the field \"time\" stands twice; the first is",
+            ),
+            (r#"{"fields": []}"#, "$.log.fields: lines without any field (leave the key out for the usual fields)"),
+            (r#"{"fields": "time"}"#, "$.log.fields: expected an array, found a string"),
+            (r#"{"sample": 1.01}"#, "$.log.sample: 1.01 is out of range (0 to 1)"),
+            (r#"{"sample": -0.5}"#, "$.log.sample: -0.5 is out of range (0 to 1)"),
+            (r#"{"sample": "1%"}"#, "$.log.sample: expected a number, found a string"),
+            (r#"{"slow": "0s"}"#, "$.log.slow: everything takes longer than no time at all (write \"1s\")"),
+            (r#"{"slow": 5}"#, "(write \"5s\")"),
+        ] {
+            let fault = fault(log);
+            assert!(fault.contains(said), "{log}: {fault}");
+        }
+        let lines = with(r#""log": {"sample": 1e-3, "slow": null}"#).unwrap().settings.log_lines;
+        assert_eq!(lines, LogLines { sample: Share::new(0.001), ..LogLines::default() });
     }
 
     #[test]
@@ -415,7 +537,20 @@ mod tests {
             (r#""workers": 99999999999999999999999"#, "$.workers"),
             (r#""io": "urning""#, "$.io"),
             (r#""io": 1"#, "$.io"),
-            (r#""status": {}"#, "$.status"),
+            (r#""defaults": {"balance": {}}"#, "$.defaults.balance"),
+            (r#""defaults": {"balance": {"hash": "cookie"}}"#, "$.defaults.balance.hash"),
+            (r#""defaults": {"balance": {"hash": 1}}"#, "$.defaults.balance.hash"),
+            (r#""defaults": {"balance": {"hash": {}}}"#, "$.defaults.balance.hash"),
+            (r#""defaults": {"balance": {"hash": {"header": "A", "cookie": "B"}}}"#, "$.defaults.balance.hash"),
+            (r#""defaults": {"balance": {"hash": {"header": "A:"}}}"#, "$.defaults.balance.hash.header"),
+            (r#""defaults": {"balance": {"hash": {"cookie": ""}}}"#, "$.defaults.balance.hash.cookie"),
+            (r#""defaults": {"balance": {"hash": {"cookies": "a"}}}"#, "$.defaults.balance.hash.cookies"),
+            (r#""defaults": {"balance": {"hash": "path", "bounded_load": 99}}"#, "$.defaults.balance.bounded_load"),
+            (r#""defaults": {"fail_open": 101}"#, "$.defaults.fail_open"),
+            (r#""statis": {}"#, "$.statis"),
+            (r#""status": {"listen": "localhost:9180"}"#, "$.status.listen"),
+            (r#""status": {"listen": "127.0.0.1:0"}"#, "$.status.listen"),
+            (r#""status": {"listen": "127.0.0.1:1"}"#, "$.listeners.a"),
             (r#""defaults": {"timeouts": {"head": "0s"}}"#, "$.defaults.timeouts.head"),
             (r#""defaults": {"timeouts": {"head": 30}}"#, "$.defaults.timeouts.head"),
             (r#""defaults": {"timeouts": {"head": null}}"#, "$.defaults.timeouts.head"),
@@ -424,6 +559,21 @@ mod tests {
             (r#""defaults": {"probe": "http"}"#, "$.defaults.probe"),
             (r#""defaults": {"probe": {"path": "health"}}"#, "$.defaults.probe.path"),
             (r#""defaults": {"probe": {}}"#, "$.defaults.probe"),
+            (r#""defaults": {"probe": {"path": "/", "method": "get"}}"#, "$.defaults.probe.method"),
+            (r#""defaults": {"probe": {"path": "/", "host": "a b"}}"#, "$.defaults.probe.host"),
+            (r#""defaults": {"probe": {"path": "/", "headers": {"Host": "a"}}}"#, "$.defaults.probe.headers.Host"),
+            (r#""defaults": {"probe": {"path": "/", "headers": {"A": "\r\nB: c"}}}"#, "$.defaults.probe.headers.A"),
+            (r#""defaults": {"probe": {"path": "/", "statuses": []}}"#, "$.defaults.probe.statuses"),
+            (r#""defaults": {"probe": {"path": "/", "statuses": [100]}}"#, "$.defaults.probe.statuses[0]"),
+            (r#""defaults": {"probe": {"path": "/", "body": ""}}"#, "$.defaults.probe.body"),
+            (r#""defaults": {"probe": {"path": "/", "body": "x", "method": "HEAD"}}"#, "$.defaults.probe.body"),
+            (r#""defaults": {"health": {"failures": 0}}"#, "$.defaults.health.failures"),
+            (r#""defaults": {"health": {"statuses": [502, "5xy"]}}"#, "$.defaults.health.statuses[1]"),
+            (r#""defaults": {"health": {"rate": {"percent": 101}}}"#, "$.defaults.health.rate.percent"),
+            (r#""defaults": {"health": {"rate": "on"}}"#, "$.defaults.health.rate"),
+            (r#""defaults": {"health": {"hold_down": "0s"}}"#, "$.defaults.health.hold_down"),
+            (r#""defaults": {"health": {"check": {"rise": 0}}}"#, "$.defaults.health.check.rise"),
+            (r#""defaults": {"health": {"check": {"intervall": "1s"}}}"#, "$.defaults.health.check.intervall"),
             (r#""defaults": {"backends": {}}"#, "$.defaults.backends"),
             (r#""control": {"mode": "rw"}"#, "$.control.mode"),
             (r#""headers": {"via": "a b"}"#, "$.headers.via"),
@@ -438,6 +588,38 @@ mod tests {
             assert!(faults.list.iter().all(|f| f.path == path), "{keys}: {faults}");
             assert!(faults.list.len() <= 2, "{keys}: {faults}");
         }
+    }
+
+    #[test]
+    fn health_paths_are_paths() {
+        for (path, good) in [("/", true), ("/healthz", true), ("healthz", false), ("/a?b", false), ("/a b", false)] {
+            let listeners = format!(r#"{{"a": {{"address": "127.0.0.1:1", "health_path": "{path}"}}}}"#);
+            let text = format!(r#"{{"listeners": {listeners}, "clusters": {{}}, "routes": {{}}}}"#);
+            match load(&text, "test.json") {
+                Ok(plan) => assert_eq!((plan.listeners["a"].health_path.as_deref(), good), (Some(path), true)),
+                Err(faults) => {
+                    assert!(!good && places(&faults)[0].2 == "$.listeners.a.health_path", "{faults}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_status_listener_that_others_reach_is_warned_of() {
+        for (address, warned) in [
+            ("127.0.0.1:9180", false),
+            ("127.3.2.1:9180", false),
+            ("[::1]:9180", false),
+            ("unix:/run/status.sock", false),
+            ("0.0.0.0:9180", true),
+            ("192.0.2.1:9180", true),
+            ("[::]:9180", true),
+        ] {
+            let plan = with(&format!(r#""status": {{"listen": "{address}"}}"#)).unwrap();
+            let warnings = plan.warnings();
+            assert_eq!(warnings.iter().any(|w| w.starts_with("$.status.listen: ")), warned, "{address}");
+        }
+        assert!(with(r#""status": {"listen": null}"#).unwrap().warnings().is_empty());
     }
 
     #[test]
@@ -461,7 +643,8 @@ mod tests {
     fn a_machine_too_small_is_refused_at_the_key() {
         let (path, text) = sample("tests/data/config/everything.json");
         let faults = load_for(&text, &path, 8, 1024).unwrap_err();
-        assert_eq!(places(&faults), [(43, 30, "$.limits.connections")], "{faults}");
+        let line = text.lines().position(|line| line.contains("\"limits\"")).unwrap() + 1;
+        assert_eq!(places(&faults), [(line, 30, "$.limits.connections")], "{faults}");
         let plan = load_for(&text, &path, 8, 65_536).unwrap();
         assert_eq!((plan.settings.connections_per_worker, plan.settings.pooled_per_worker), (5000, 32));
     }
@@ -479,7 +662,7 @@ mod tests {
     proptest::proptest! {
         /// Whatever is cut from or put into a good file: a plan, or faults with places inside the text.
         #[test]
-        fn mutations_never_surprise(at in 0usize..1600, cut in 0usize..12, put in "[\\[\\]{}\",:0-9a-zü \\n\\\\]{0,6}") {
+        fn mutations_never_surprise(at in 0usize..2200, cut in 0usize..12, put in "[\\[\\]{}\",:0-9a-zü \\n\\\\]{0,6}") {
             let (path, text) = sample("tests/data/config/everything.json");
             let at = (0..=at.min(text.len())).rev().find(|i| text.is_char_boundary(*i)).unwrap();
             let end = (0..=(at + cut).min(text.len())).rev().find(|i| text.is_char_boundary(*i)).unwrap();

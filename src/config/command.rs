@@ -5,6 +5,7 @@
 //! talk to this server; unknown keys in `args` are errors, because a command that is half understood is not obeyed.
 
 use super::answer::{Code, Error, Id};
+use super::orders::{Apply, Backend, Log, NoArguments, Pause, Ready, Reload, Resume};
 use super::shape::nearest;
 use crate::limits::CONTROL_LINE_BYTES_MAX;
 use serde::{Deserialize, Serialize};
@@ -46,41 +47,53 @@ pub struct Request {
     pub command: Command,
 }
 
-/// What may be asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What may be asked for. On the wire the name is in `cmd` and the rest in `args`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "cmd", content = "args", rename_all = "snake_case")]
 pub enum Command {
-    /// Read, check and publish a config.
+    /// Tell what runs: [`super::answer::Status`].
+    Status(NoArguments),
+    /// Tell the routes: [`super::answer::Routes`].
+    Routes(NoArguments),
+    /// Tell the running config: [`super::answer::Running`].
+    Config(NoArguments),
+    /// Tell what failed lately: [`super::answer::Errors`].
+    Errors(NoArguments),
+    /// Read, check and publish a config: [`super::answer::Receipt`].
     Reload(Reload),
-    /// Tell what runs, see [`super::answer::Status`].
-    Status,
+    /// Change the running config by a merge patch: [`super::answer::Receipt`].
+    Apply(Apply),
+    /// Overrule config and health for one backend: [`super::answer::Receipt`].
+    Backend(Backend),
+    /// Let the requests for a cluster wait: [`super::answer::Receipt`], when nothing is in flight any more.
+    Pause(Pause),
+    /// Let them go on: [`super::answer::Receipt`].
+    Resume(Resume),
+    /// The logs: [`super::answer::Done`].
+    Log(Log),
+    /// What readiness probes are told: [`super::answer::Done`].
+    Ready(Ready),
+    /// Drain, then end the process: [`super::answer::Done`].
+    Stop(NoArguments),
 }
 
-/// Arguments of `reload`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Reload {
-    /// Names the file; relative paths in the config begin at its directory. Without it, the file that the process was
-    /// started with.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub file: Option<String>,
-    /// The config's text. Without it, the file is read by the server.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub content: Option<String>,
+/// What a client may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Commands that only tell.
+    Read,
+    /// All commands.
+    Change,
 }
 
-/// Arguments of a command that takes none.
+const COMMANDS: [&str; 12] =
+    ["status", "routes", "config", "errors", "reload", "apply", "backend", "pause", "resume", "log", "ready", "stop"];
+
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NoArguments {}
-
-const COMMANDS: [&str; 2] = ["reload", "status"];
-
-#[derive(Serialize, Deserialize)]
 struct Envelope {
-    v: u32,
     id: Id,
     cmd: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     args: Option<Value>,
 }
 
@@ -128,41 +141,85 @@ impl Request {
 
     /// The request as a line, with its line end.
     pub fn to_line(&self) -> String {
-        let (cmd, args) = match &self.command {
-            Command::Reload(reload) => ("reload", serde_json::to_value(reload).ok()),
-            Command::Status => ("status", None),
-        };
-        super::answer::line(&Envelope { v: VERSION, id: self.id.clone(), cmd: cmd.into(), args })
+        #[derive(Serialize)]
+        struct Line<'a> {
+            v: u32,
+            id: &'a Id,
+            #[serde(flatten)]
+            command: &'a Command,
+        }
+        super::answer::line(&Line { v: VERSION, id: &self.id, command: &self.command })
     }
 }
 
 impl Command {
-    fn from_parts(cmd: &str, args: Option<Value>) -> Result<Command, Error> {
-        let args = args.unwrap_or_else(|| Value::Object(Default::default()));
-        let bad_args = |error: serde_json::Error| Error::new(Code::BadArguments, format!("{cmd}: {error}"));
-        match cmd {
-            "reload" => Ok(Command::Reload(Reload::deserialize(args).map_err(bad_args)?)),
-            "status" => NoArguments::deserialize(args).map(|NoArguments {}| Command::Status).map_err(bad_args),
-            _ => {
-                let near = nearest(cmd, COMMANDS.into_iter()).map(|n| format!(" (did you mean {n:?}?)"));
-                let message = format!("there is no command {cmd:?}{}", near.unwrap_or_default());
-                Err(Error::new(Code::UnknownCommand, message))
-            }
+    /// What a client must be allowed for it.
+    pub fn level(&self) -> Level {
+        match self {
+            Command::Status(_) | Command::Routes(_) | Command::Config(_) | Command::Errors(_) => Level::Read,
+            _ => Level::Change,
         }
+    }
+
+    /// Its name on the wire.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Command::Status(_) => "status",
+            Command::Routes(_) => "routes",
+            Command::Config(_) => "config",
+            Command::Errors(_) => "errors",
+            Command::Reload(_) => "reload",
+            Command::Apply(_) => "apply",
+            Command::Backend(_) => "backend",
+            Command::Pause(_) => "pause",
+            Command::Resume(_) => "resume",
+            Command::Log(_) => "log",
+            Command::Ready(_) => "ready",
+            Command::Stop(_) => "stop",
+        }
+    }
+
+    fn from_parts(cmd: &str, args: Option<Value>) -> Result<Command, Error> {
+        if !COMMANDS.contains(&cmd) {
+            let near = nearest(cmd, COMMANDS.into_iter()).map(|n| format!(" (did you mean {n:?}?)"));
+            let message = format!("there is no command {cmd:?}{}", near.unwrap_or_default());
+            return Err(Error::new(Code::UnknownCommand, message));
+        }
+        let args = args.unwrap_or_else(|| Value::Object(Default::default()));
+        Command::deserialize(serde_json::json!({ "cmd": cmd, "args": args }))
+            .map_err(|error| Error::new(Code::BadArguments, format!("{cmd}: {error}")))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::orders::{Patience, Wait, Wish};
     use super::*;
 
     #[test]
     fn requests_survive_the_way() {
         for request in [
-            Request { id: Id::Number(7), command: Command::Status },
+            Request { id: Id::Number(7), command: Command::Status(NoArguments {}) },
+            Request {
+                id: Id::Number(8),
+                command: Command::Backend(Backend {
+                    backend: "app/b1".into(),
+                    set: Wish::Weight(7),
+                    seconds: Some(60),
+                    why: Some("a new disk".into()),
+                    wait: Patience { wait: Wait::Drained, seconds: Some(9) },
+                }),
+            },
+            Request { id: Id::Number(9), command: Command::Log(Log::Level("debug".into())) },
+            Request { id: Id::Number(10), command: Command::Log(Log::Reopen) },
+            Request { id: Id::Number(11), command: Command::Ready(Ready { ready: false }) },
             Request {
                 id: Id::Text("a-1".into()),
-                command: Command::Reload(Reload { file: Some("c.json".into()), content: Some("{\n}".into()) }),
+                command: Command::Reload(Reload {
+                    file: Some("c.json".into()),
+                    content: Some("{\n}".into()),
+                    ..Reload::default()
+                }),
             },
             Request { id: Id::Number(0), command: Command::Reload(Reload::default()) },
         ] {
@@ -176,7 +233,7 @@ mod tests {
     #[test]
     fn later_clients_are_understood() {
         let line = br#"{"v":1,"id":1,"cmd":"status","trace":"x"}"#;
-        assert_eq!(Request::parse(line).unwrap().command, Command::Status);
+        assert_eq!(Request::parse(line).unwrap().command, Command::Status(NoArguments {}));
     }
 
     #[test]

@@ -22,6 +22,21 @@ pub(super) fn check(root: &Object<'_>, directory: &Path, findings: &mut Findings
     sockets_differ(root, directory, findings);
     backend_paths_fit(root, directory, findings);
     limits_agree(root, findings);
+    let default = member(root, "defaults").and_then(|d| d.value.as_object()).map(|d| (vec!["defaults"], d));
+    let clusters = members(root, "clusters").filter_map(|c| Some((vec!["clusters", c.key], c.value.as_object()?)));
+    default.into_iter().chain(clusters).for_each(|(path, policy)| probe_can_succeed(policy, path, findings));
+    log_fields_differ(root, findings);
+}
+
+/// The response to HEAD has no body in which a text could stand (RFC 9110 section 9.3.2).
+fn probe_can_succeed(policy: &Object<'_>, path: Vec<&str>, findings: &mut Findings) {
+    let Some(probe) = member(policy, "probe").and_then(|p| p.value.as_object()) else { return };
+    let head = member(probe, "method").and_then(|m| m.value.as_string_lit()).is_some_and(|m| m.value == "HEAD");
+    if let Some(text) = member(probe, "body").filter(|_| head) {
+        let steps: Vec<Step<'_>> = path.into_iter().chain(["probe", "body"]).map(Step::Key).collect();
+        let refusal = Refusal::hint("a response to HEAD has no body to find a text in", "probe with GET");
+        findings.add(place::start(text.value), &steps, refusal);
+    }
 }
 
 fn clusters_exist(root: &Object<'_>, findings: &mut Findings) {
@@ -77,11 +92,20 @@ fn sockets_differ(root: &Object<'_>, directory: &Path, findings: &mut Findings) 
         fits(&path, text.range.start, &[Step::Key("control"), Step::Key("socket")], findings);
         seen.insert(Address::Unix(path), ("the control socket".into(), text.range.start));
     }
-    for listener in members(root, "listeners") {
-        let Some(Text { text, at, inner }) = listener.text("address") else { continue };
+    let status = member(root, "status").and_then(|s| s.value.as_object()).and_then(|s| member(s, "listen"));
+    let status = status.and_then(|listen| listen.value.as_string_lit()).map(|text| {
+        let steps = vec![Step::Key("status"), Step::Key("listen")];
+        (text.value.as_ref(), text.range.start, steps, "the status listener".to_owned())
+    });
+    let listeners = members(root, "listeners").filter_map(|listener| {
+        let Text { text, at, inner } = listener.text("address")?;
+        let mut steps = vec![Step::Key("listeners"), Step::Key(listener.key)];
+        steps.extend(inner.then_some(Step::Key("address")));
+        Some((text, at, steps, format!("listener {:?}", listener.key)))
+    });
+    for (text, at, steps, name) in status.into_iter().chain(listeners) {
         let Ok(address) = value::listen_address(text) else { continue };
-        let steps = [Step::Key("listeners"), Step::Key(listener.key), Step::Key("address")];
-        let steps = &steps[..2 + usize::from(inner)];
+        let steps = &steps[..];
         let address = match address {
             Address::Unix(path) => {
                 let path = directory.join(path);
@@ -90,10 +114,10 @@ fn sockets_differ(root: &Object<'_>, directory: &Path, findings: &mut Findings) 
             }
             other => other,
         };
-        if let Some((name, first)) = seen.get(&address) {
-            findings.add_second(at, *first, steps, Refusal::new(format!("{name} has the same address {text:?}")));
+        if let Some((other, first)) = seen.get(&address) {
+            findings.add_second(at, *first, steps, Refusal::new(format!("{other} has the same address {text:?}")));
         } else {
-            seen.insert(address, (format!("listener {:?}", listener.key), at));
+            seen.insert(address, (name, at));
         }
     }
 }
@@ -127,5 +151,28 @@ fn limits_agree(root: &Object<'_>, findings: &mut Findings) {
         let message = format!("{connections} connections are fewer than {workers} workers: each needs one at least");
         let steps = [Step::Key("limits"), Step::Key("connections")];
         findings.add(place::start(limit.value), &steps, Refusal::new(message));
+    }
+}
+
+/// A line tells something, and nothing twice: a JSON object has each key once.
+fn log_fields_differ(root: &Object<'_>, findings: &mut Findings) {
+    let log = member(root, "log").and_then(|l| l.value.as_object());
+    let Some(fields) = log.and_then(|l| member(l, "fields")) else { return };
+    let Some(list) = fields.value.as_array() else { return };
+    if list.elements.is_empty() {
+        let steps = [Step::Key("log"), Step::Key("fields")];
+        let refusal = Refusal::hint("lines without any field", "leave the key out for the usual fields");
+        findings.add(list.range.start, &steps, refusal);
+    }
+    let mut seen: FxHashMap<&str, usize> = FxHashMap::default();
+    for (i, field) in list.elements.iter().enumerate() {
+        let Some(name) = field.as_string_lit() else { continue };
+        let steps = [Step::Key("log"), Step::Key("fields"), Step::Index(i)];
+        if let Some(first) = seen.get(name.value.as_ref()) {
+            let refusal = Refusal::hint(format!("the field {:?} stands twice", name.value), "remove one");
+            findings.add_second(name.range.start, *first, &steps, refusal);
+        } else {
+            seen.insert(name.value.as_ref(), name.range.start);
+        }
     }
 }

@@ -123,6 +123,11 @@ impl Findings {
         self.push(at, Some(first), steps, refusal);
     }
 
+    /// Adds a fault whose path is written already.
+    pub(super) fn add_at_path(&mut self, at: usize, path: String, refusal: Refusal) {
+        self.found.push(Found { at, first: None, path, refusal });
+    }
+
     fn push(&mut self, at: usize, first: Option<usize>, steps: &[Step<'_>], refusal: Refusal) {
         if self.found.len() < FAULTS_MAX {
             self.found.push(Found { at, first, path: json_path(steps), refusal });

@@ -3,6 +3,7 @@
 //! nowhere else. Only `check` sees these types.
 
 use super::words::*;
+use super::{LogField, LogFields};
 use crate::limits;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -40,9 +41,16 @@ pub struct File {
     /// without, `epoll` forces epoll. Needs a restart.
     #[serde(default)]
     pub io: IoWord,
-    /// The control socket. Needs a restart.
+    /// The control socket.
     #[serde(default)]
     pub control: Control,
+    /// Where patches and overrides given over the control socket are kept, so that a restart brings them back; `null`
+    /// keeps them in memory only. Relative paths begin at the config file's directory. Needs a restart.
+    #[serde(default)]
+    pub state_file: Option<FilePath>,
+    /// Metrics and health for monitoring.
+    #[serde(default)]
+    pub status: Status,
     /// Limits of the whole process.
     #[serde(default)]
     pub limits: Limits,
@@ -87,6 +95,11 @@ pub struct Listener {
     /// Peers whose X-Forwarded-For and the like are believed: blocks such as `10.0.0.0/8`, or single addresses.
     #[serde(default)]
     pub trusted_proxies: Vec<Block>,
+    /// Path that Ringway itself answers on this listener, for any Host: 200 while it is ready for traffic, else 503.
+    /// `null` is none.
+    #[serde(default)]
+    #[schemars(extend("format" = "ringway-health-path"))]
+    pub health_path: Option<String>,
 }
 
 /// A cluster: backends, and whatever differs from `defaults`.
@@ -120,8 +133,11 @@ pub struct Backend {
     pub address: BackendAddress,
     /// Share of the requests against the other backends' weights.
     #[serde(default = "weight")]
-    #[schemars(range(min = 1, max = 65535))]
+    #[schemars(range(min = 1, max = limits::WEIGHT_MAX))]
     pub weight: u32,
+    /// Takes requests only when no other backend of the cluster can.
+    #[serde(default)]
+    pub backup: bool,
 }
 
 /// A route: the cluster's name alone, or with settings.
@@ -155,11 +171,16 @@ pub struct Route {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
-    /// How a backend is picked: `round_robin` (weighted, the default), `random` (weighted), or `least_conn` (the less
-    /// loaded of two random ones).
+    /// How a backend is picked: `round_robin` (weighted, the default), `random` (weighted), `least_conn` (the less
+    /// loaded of two random ones), or `{"hash": ...}`, which keeps what belongs together with one backend.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "BalanceWord")]
-    pub balance: Option<BalanceWord>,
+    #[schemars(with = "Balance")]
+    pub balance: Option<Balance>,
+    /// Percent of the backends, by weight and without backups, that have to be up: if fewer are, those that are down
+    /// get requests, too. Default: 0, never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u32", range(max = 100))]
+    pub fail_open: Option<u32>,
     /// The patience of an exchange.
     pub timeouts: Timeouts,
     /// Largest request body; a larger one is answered with 413. Default: `unlimited`.
@@ -179,11 +200,84 @@ pub struct Policy {
     pub pool: Pool,
     /// When a backend counts as down.
     pub health: Health,
-    /// How a backend that is down is tried before it gets traffic again: `connect` (the default), or
-    /// `{"path": "/health"}` for a GET that must be answered with 2xx or 3xx.
+    /// How a backend is probed: `connect` (the default), or an object for a request, such as `{"path": "/health"}` for a
+    /// GET that must be answered with 2xx or 3xx.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Probe")]
     pub probe: Option<Probe>,
+}
+
+/// How a backend is picked.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Balance {
+    /// Without regard to what the request is.
+    Word(BalanceWord),
+    /// By a part of the request.
+    Hash(HashBalance),
+}
+
+/// How a backend is picked without regard to what the request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum BalanceWord {
+    /// Weighted round robin.
+    RoundRobin,
+    /// Weighted random.
+    Random,
+    /// The less loaded of two random backends.
+    LeastConn,
+}
+
+/// The same key to the same backend.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HashBalance {
+    /// What the key is: `client_ip` (by the listener's trusted proxies), `path` (without the query), `{"header": NAME}`
+    /// or `{"cookie": NAME}`. Requests without it go to the less loaded of two random backends.
+    pub hash: HashKey,
+    /// Percent of its share that a backend may have of the exchanges under way before requests go to the next one of
+    /// their key; `null` is no bound.
+    #[serde(default = "bounded_load")]
+    #[schemars(range(min = 100, max = limits::BOUNDED_LOAD_PERCENT_MAX))]
+    pub bounded_load: Option<u32>,
+}
+
+/// What the key is.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum HashKey {
+    /// What every request has.
+    Word(HashWord),
+    /// A field or a cookie.
+    Named(HashName),
+}
+
+/// What every request has.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum HashWord {
+    /// The client's address.
+    ClientIp,
+    /// The path.
+    Path,
+}
+
+/// A field or a cookie: one of them.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
+pub struct HashName {
+    /// The first field of this name that is not empty.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Token")]
+    pub header: Option<Token>,
+    /// The first cookie of this name that is not empty.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Token")]
+    pub cookie: Option<Token>,
 }
 
 /// The patience of an exchange, phase by phase.
@@ -235,9 +329,125 @@ pub struct Health {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "OnTimeoutWord")]
     pub on_timeout: Option<OnTimeoutWord>,
+    /// Failures in a row that mark a backend down: connect errors, resets before a response, and `statuses`. Default: 3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u32", range(min = 1, max = 1000))]
+    pub failures: Option<u32>,
+    /// Statuses of responses that count as failures: numbers, or classes such as `"5xx"`. A 503 with Retry-After never
+    /// does. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<StatusEntry>")]
+    pub statuses: Option<Vec<StatusEntry>>,
+    /// The share of requests that must have failed, within the latest seconds, to mark a backend down even if they were
+    /// not in a row; `off` (the default) looks at rows only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "FailureRateEntry")]
+    pub rate: Option<FailureRateEntry>,
+    /// How long a backend that was marked down is left alone before it is probed. It doubles each time that a probe fails
+    /// or that the backend is marked again soon after it came back. Default: `30s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Patience")]
+    pub hold_down: Option<Patience>,
+    /// What `hold_down` doubles to at most; and for how long a backend must have been up until it begins anew. Default:
+    /// `5m`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Patience")]
+    pub hold_down_max: Option<Patience>,
+    /// Time in which the share of a backend that came back by a probe grows to its weight, in ten steps. Default: `0s`,
+    /// at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Duration")]
+    pub slow_start: Option<Duration>,
+    /// Probes of backends that are up, too; `off` (the default) probes only those that have been held down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "CheckEntry")]
+    pub check: Option<CheckEntry>,
 }
 
-/// How a backend that is down is tried.
+/// One status, or a class of them.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum StatusEntry {
+    /// One.
+    One(#[schemars(range(min = 200, max = 599))] u16),
+    /// A class.
+    Class(StatusClass),
+}
+
+/// The word that turns something off.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Off {
+    /// Off.
+    Off,
+}
+
+/// The share of failures that marks a backend down, or none.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum FailureRateEntry {
+    /// Only rows of failures count.
+    Off(Off),
+    /// This share does, too.
+    On(FailureRate),
+}
+
+/// The share of failures that marks a backend down.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct FailureRate {
+    /// So many of a hundred requests failed: connect errors, resets, response timeouts, and `statuses`.
+    #[schemars(range(min = 1, max = 100))]
+    pub percent: u32,
+    /// Of at least so many requests that ended, with all workers.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub requests: u32,
+    /// Within this time.
+    pub within: Patience,
+}
+
+impl Default for FailureRate {
+    fn default() -> FailureRate {
+        FailureRate {
+            percent: limits::FAILURE_PERCENT,
+            requests: limits::FAILURE_REQUESTS,
+            within: Patience(limits::FAILURE_WITHIN_SECONDS),
+        }
+    }
+}
+
+/// Probes of backends that are up, or none.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum CheckEntry {
+    /// None.
+    Off(Off),
+    /// At this interval.
+    On(Check),
+}
+
+/// Probes of backends that are up.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Check {
+    /// From one probe to the next, give or take a tenth. Clusters that probe one address in the same way at the same
+    /// interval share the probes.
+    pub interval: Patience,
+    /// Good probes in a row that bring a backend up again.
+    #[schemars(range(min = 1, max = 100))]
+    pub rise: u32,
+    /// Bad probes in a row that mark a backend down.
+    #[schemars(range(min = 1, max = 100))]
+    pub fall: u32,
+}
+
+impl Default for Check {
+    fn default() -> Check {
+        Check { interval: Patience(limits::CHECK_SECONDS), rise: limits::CHECK_RISE, fall: limits::CHECK_FALL }
+    }
+}
+
+/// How a backend is probed.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Probe {
@@ -259,9 +469,44 @@ pub enum Connect {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HttpProbe {
-    /// Path to GET, with a query if need be.
+    /// Path to ask for, with a query if need be.
     #[schemars(extend("format" = "ringway-probe-path"))]
     pub path: String,
+    /// The method.
+    #[serde(default = "probe_method")]
+    #[schemars(extend("format" = "ringway-method"))]
+    pub method: String,
+    /// Value of Host. Default: the backend's address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", extend("format" = "ringway-probe-host"))]
+    pub host: Option<String>,
+    /// More fields of the request.
+    #[serde(default)]
+    #[schemars(extend("propertyNames" = {"format": "ringway-probe-field"}))]
+    pub headers: BTreeMap<String, FieldValue>,
+    /// Statuses that are good: numbers, or classes such as `"2xx"`. Default: `["2xx", "3xx"]`.
+    #[serde(default = "probe_statuses")]
+    #[schemars(extend("minItems" = 1))]
+    pub statuses: Vec<StatusEntry>,
+    /// Text that must stand in the first 64 KiB of the response's body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", extend("format" = "ringway-probe-text"))]
+    pub body: Option<String>,
+    /// Time for all of it, the connection included.
+    #[serde(default = "probe_timeout")]
+    pub timeout: Patience,
+}
+
+fn probe_method() -> String {
+    "GET".into()
+}
+
+fn probe_statuses() -> Vec<StatusEntry> {
+    [2, 3].map(|class| StatusEntry::Class(StatusClass(class))).into()
+}
+
+fn probe_timeout() -> Patience {
+    Patience(limits::PROBE_SECONDS)
 }
 
 /// The control socket.
@@ -269,16 +514,40 @@ pub struct HttpProbe {
 #[serde(deny_unknown_fields, default)]
 pub struct Control {
     /// Path of the Unix socket that `ringway ctl` talks to; `null` is none. Relative paths begin at the config
-    /// file's directory.
+    /// file's directory. Needs a restart.
     pub socket: Option<FilePath>,
     /// Permission bits of the socket, octal.
     pub mode: Mode,
+    /// Group of the socket, by name or number; `null` leaves it as it is made.
+    pub group: Option<String>,
+    /// Users that may do something, by number, out of those that the permissions let in; `null` lets them do everything.
+    /// Root and the user that Ringway runs as always may.
+    pub uids: Option<Uids>,
+}
+
+/// Users of the control socket.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Uids {
+    /// Who may look.
+    pub read: Vec<u32>,
+    /// Who may look and change.
+    pub change: Vec<u32>,
 }
 
 impl Default for Control {
     fn default() -> Control {
-        Control { socket: None, mode: Mode(0o660) }
+        Control { socket: None, mode: Mode(0o660), group: None, uids: None }
     }
+}
+
+/// Metrics and health for monitoring.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Status {
+    /// `IP:PORT`, `[IPV6]:PORT` or `unix:PATH` where `/metrics`, `/live` and `/ready` are answered over HTTP; `null` is
+    /// nowhere. Whoever reaches it can read it: keep it on a loopback address, or behind a firewall.
+    pub listen: Option<ListenAddress>,
 }
 
 /// Limits of the whole process.
@@ -341,11 +610,21 @@ pub struct Log {
     pub access: String,
     /// `json`: one object a line; `text`: words and quoted strings.
     pub format: LogFormatWord,
+    /// The fields of a line, in this order; each at most once.
+    pub fields: Vec<LogField>,
+    /// Share of the exchanges that get a line, picked at random, from 0 to 1. Whatever ended with a status from 500 on or
+    /// otherwise than it should always gets one.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub sample: f64,
+    /// An exchange that took as long always gets a line; `null` is none.
+    #[schemars(with = "Option<Latency>")]
+    pub slow: Option<Latency>,
 }
 
 impl Default for Log {
     fn default() -> Log {
-        Log { access: "off".into(), format: LogFormatWord::default() }
+        let fields = LogFields::default().list().to_vec();
+        Log { access: "off".into(), format: LogFormatWord::default(), fields, sample: 1.0, slow: None }
     }
 }
 
@@ -355,6 +634,10 @@ fn drain_timeout() -> Duration {
 
 fn retry_after() -> Duration {
     Duration(limits::RETRY_AFTER_SECONDS)
+}
+
+fn bounded_load() -> Option<u32> {
+    Some(limits::BOUNDED_LOAD_PERCENT)
 }
 
 fn weight() -> u32 {

@@ -2,9 +2,10 @@
 //!
 //! In the order of the work: `place` makes a tree of the text, in which every value knows its place; `shape` walks it
 //! against the JSON Schema, which is derived from the types in `file`; `cross` finds what is wrong between two places;
-//! `check` turns a faultless file into a [`Plan`]; `budget` sets the plan against the limit of open files. `value`,
-//! `words` and `route_key` know how single values are written. `command` and `answer` are what travels over the control
-//! socket. Only this room and the code that prints JSON names serde.
+//! `check` turns a faultless file into a [`Plan`]; `budget` sets the plan against the limit of open files; `patch` merges
+//! changes over the file. `value`, `words` and `route_key` know how single values are written, `log` what the access log
+//! can tell. `command` with `orders`, and `answer` with `receipt`, are what travels over the control socket. Only this room
+//! and the code that prints JSON names serde.
 
 pub mod answer;
 pub mod budget;
@@ -13,13 +14,22 @@ pub mod command;
 mod cross;
 pub mod fault;
 pub mod file;
+mod health;
+mod log;
+pub mod orders;
 mod pages;
+pub mod patch;
 mod place;
+pub mod receipt;
 mod route_key;
 mod shape;
+pub mod state;
 pub mod value;
 pub mod words;
 
+pub use log::{LogField, LogFields, LogLines, Share};
+
+use self::command::Level;
 use crate::http::head::Underscores;
 use crate::route::table::Policy;
 use ipnet::IpNet;
@@ -51,6 +61,8 @@ pub struct Listener {
     pub address: Address,
     /// Peers whose X-Forwarded-* are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Path that is answered here, with the state of the process.
+    pub health_path: Option<String>,
 }
 
 impl Listener {
@@ -88,7 +100,7 @@ pub enum LogFormat {
     /// One JSON object a line.
     #[default]
     Json,
-    /// Space-separated text with quoted strings.
+    /// Values with a space between them, strings in quotes.
     Text,
 }
 
@@ -148,6 +160,8 @@ pub struct Settings {
     pub log_target: LogTarget,
     /// Its format.
     pub log_format: LogFormat,
+    /// Which lines it has, and what they tell.
+    pub log_lines: LogLines,
     /// Seconds for a drain at stop.
     pub drain_timeout: u32,
     /// Value of Retry-After on 503, in seconds.
@@ -170,6 +184,8 @@ pub struct BackendPlan {
     pub address: Address,
     /// At least 1.
     pub weight: u32,
+    /// Takes requests only when no other one of its cluster can.
+    pub backup: bool,
 }
 
 /// A cluster as configured.
@@ -212,6 +228,37 @@ pub struct Plan {
     pub io: Io,
     /// Control socket path; `None` is off. Needs a restart.
     pub control_socket: Option<PathBuf>,
-    /// Permission bits of the control socket.
-    pub control_mode: u32,
+    /// Who may use the control socket.
+    pub control_access: ControlAccess,
+    /// Where patches and overrides are kept. Needs a restart.
+    pub state_file: Option<PathBuf>,
+    /// Where metrics and health are answered; `None` is nowhere.
+    pub status_listen: Option<Address>,
+}
+
+/// Who may use the control socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlAccess {
+    /// Permission bits of the file.
+    pub mode: u32,
+    /// Its group, by name or number.
+    pub group: Option<String>,
+    /// What each user may do; `None` is everything.
+    pub uids: Option<BTreeMap<u32, Level>>,
+}
+
+impl Plan {
+    /// What is allowed and may yet be a mistake, each a sentence that begins with its key.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Some(Address::Ip(address)) = &self.status_listen
+            && !address.ip().to_canonical().is_loopback()
+        {
+            warnings.push(format!(
+                "$.status.listen: {address} is no loopback address: whoever reaches it can read the names, addresses and \
+                 figures of all applications"
+            ));
+        }
+        warnings
+    }
 }

@@ -47,6 +47,10 @@ impl<'s, 'v> Walk<'s, 'v, '_> {
             Value::NumberLit(number) => self.number(number, schema),
             Value::Object(object) => self.object(object, schema),
             Value::Array(array) => {
+                let minimum = schema.get("minItems").and_then(Json::as_u64).unwrap_or(0);
+                if (array.elements.len() as u64) < minimum {
+                    self.fault(array.range.start, Refusal::new(format!("at least {minimum} is needed here")));
+                }
                 if let Some(items) = schema.get("items") {
                     for (i, element) in array.elements.iter().enumerate() {
                         self.inside(Step::Index(i), |w| w.value(element, items));
@@ -77,7 +81,7 @@ impl<'s, 'v> Walk<'s, 'v, '_> {
         let message = format!("expected {}, found {}", expected.join(" or "), describe(value));
         let suggestion = match value {
             Value::NumberLit(n) => formats.iter().find_map(|format| match *format {
-                "ringway-duration" | "ringway-patience" => Some(format!("write \"{}s\"", n.value)),
+                "ringway-duration" | "ringway-patience" | "ringway-latency" => Some(format!("write \"{}s\"", n.value)),
                 "ringway-size" => Some(format!("write \"{}B\"", n.value)),
                 "ringway-mode" => Some(format!("write \"0{}\"", n.value)),
                 _ => None,
@@ -128,6 +132,9 @@ impl<'s, 'v> Walk<'s, 'v, '_> {
     }
 
     fn number(&mut self, number: &NumberLit<'_>, schema: &'s Json) {
+        if type_names(schema).any(|name| name == "number") {
+            return self.fraction(number, schema);
+        }
         let minimum = schema.get("minimum").and_then(Json::as_u64);
         let maximum = schema.get("maximum").and_then(Json::as_u64);
         let outside = match number.value.parse::<u64>() {
@@ -142,6 +149,16 @@ impl<'s, 'v> Walk<'s, 'v, '_> {
             };
             let message = format!("{} is out of range", number.value);
             self.fault(number.range.start, Refusal::hint(message, range));
+        }
+    }
+
+    /// A number that need not be whole; all of ours have both bounds.
+    fn fraction(&mut self, number: &NumberLit<'_>, schema: &'s Json) {
+        let bound = |name: &str| schema.get(name).and_then(Json::as_f64);
+        let (Some(minimum), Some(maximum)) = (bound("minimum"), bound("maximum")) else { return };
+        if !number.value.parse::<f64>().is_ok_and(|n| (minimum..=maximum).contains(&n)) {
+            let message = format!("{} is out of range", number.value);
+            self.fault(number.range.start, Refusal::hint(message, format!("{minimum} to {maximum}")));
         }
     }
 
@@ -188,6 +205,10 @@ impl<'s, 'v> Walk<'s, 'v, '_> {
         let minimum = schema.get("minProperties").and_then(Json::as_u64).unwrap_or(0);
         if (object.properties.len() as u64) < minimum {
             self.fault(object.range.start, Refusal::new(format!("at least {minimum} is needed here")));
+        }
+        let maximum = schema.get("maxProperties").and_then(Json::as_u64).unwrap_or(u64::MAX);
+        if (object.properties.len() as u64) > maximum {
+            self.fault(object.range.start, Refusal::new(format!("only {maximum} can be here")));
         }
     }
 }
@@ -282,8 +303,10 @@ mod tests {
             "additionalProperties",
             "propertyNames",
             "minProperties",
+            "maxProperties",
             "required",
             "items",
+            "minItems",
             "anyOf",
             "oneOf",
             "enum",

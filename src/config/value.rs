@@ -46,6 +46,12 @@ pub const DURATION_SECONDS_MAX: u32 = 365 * 86_400;
 /// Parses `30s`, `500ms`, `1m`, `2h`, `1d` to whole seconds. Deadlines have a resolution of one second: a fraction is
 /// rounded up, so that nothing waits shorter than asked.
 pub fn duration(text: &str) -> Result<u32, Refusal> {
+    // At most a year of them.
+    millis(text).map(|ms| ms.div_ceil(1000) as u32)
+}
+
+/// Parses the same to milliseconds.
+pub fn millis(text: &str) -> Result<u64, Refusal> {
     let (number, unit) = split_number(text).ok_or_else(|| {
         Refusal::hint(format!("{text:?} is not a duration"), "a whole number and ms, s, m, h or d, as in \"30s\"")
     })?;
@@ -70,9 +76,8 @@ pub fn duration(text: &str) -> Result<u32, Refusal> {
             return Err(Refusal::write(message, format_args!("{number}{unit}")));
         }
     };
-    let seconds = number.checked_mul(millis_per_unit).map(|ms| ms.div_ceil(1000));
-    match seconds {
-        Some(s) if s <= u64::from(DURATION_SECONDS_MAX) => Ok(s as u32),
+    match number.checked_mul(millis_per_unit) {
+        Some(ms) if ms <= u64::from(DURATION_SECONDS_MAX) * 1000 => Ok(ms),
         _ => Err(Refusal::write(format!("duration {text:?} is longer than a year"), "365d")),
     }
 }
@@ -85,6 +90,14 @@ pub fn duration_text(seconds: u32) -> String {
         s if s % 3600 == 0 => format!("{}h", s / 3600),
         s if s % 60 == 0 => format!("{}m", s / 60),
         s => format!("{s}s"),
+    }
+}
+
+/// The shortest way to write so many milliseconds.
+pub fn millis_text(millis: u64) -> String {
+    match u32::try_from(millis / 1000) {
+        Ok(seconds) if millis.is_multiple_of(1000) => duration_text(seconds),
+        _ => format!("{millis}ms"),
     }
 }
 
@@ -335,6 +348,17 @@ pub fn pseudonym(text: &str) -> Result<(), Refusal> {
     }
 }
 
+/// Checks the name of a header field (RFC 9110 section 5.1) or a cookie (RFC 6265 section 4.1.1): a token.
+pub fn token(text: &str) -> Result<(), Refusal> {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if !text.is_empty() && text.len() <= 255 && text.bytes().all(fits) {
+        Ok(())
+    } else {
+        let advice = "letters, digits and -, not more than 255; no blanks, no colon";
+        Err(Refusal::hint(format!("{text:?} cannot be the name of a field or cookie"), advice))
+    }
+}
+
 /// Checks where the access log goes: `off`, `stdout`, or a path, which must contain a slash so that a mistyped word
 /// does not become a file.
 pub fn log_target(text: &str) -> Result<(), Refusal> {
@@ -365,6 +389,98 @@ pub fn probe_path(text: &str) -> Result<(), Refusal> {
     match text.chars().find(|c| !c.is_ascii_graphic() || *c == '#') {
         None => Ok(()),
         Some(bad) => Err(Refusal::new(format!("{bad:?} cannot stand in a request line"))),
+    }
+}
+
+/// Checks a method: a token in capitals. CONNECT is none that a backend could answer.
+pub fn method(text: &str) -> Result<(), Refusal> {
+    let capitals = text.to_ascii_uppercase();
+    let fits = text.len() <= 32 && capitals.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
+    if text.is_empty() || capitals == "CONNECT" || !fits {
+        Err(Refusal::write(format!("a probe cannot ask by {text:?}"), "GET"))
+    } else if capitals != text {
+        Err(Refusal::write(format!("methods are in capitals, {text:?} is not"), capitals))
+    } else {
+        Ok(())
+    }
+}
+
+/// Field names that a probe's request sets by itself or that would change its framing.
+const PROBE_FIELDS_TAKEN: [&str; 6] = ["connection", "content-length", "expect", "te", "transfer-encoding", "upgrade"];
+
+/// Checks the name of a field that a probe sends: a token (RFC 9110 section 5.6.2) that is not Ringway's to set.
+pub fn probe_field(text: &str) -> Result<(), Refusal> {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if text.is_empty() || text.len() > 256 || !text.bytes().all(fits) {
+        return Err(Refusal::new(format!("{text:?} is not the name of a field")));
+    }
+    if text.eq_ignore_ascii_case("host") {
+        return Err(Refusal::hint("the probe's host has a key of its own", "write \"host\" beside \"headers\""));
+    }
+    if PROBE_FIELDS_TAKEN.iter().any(|taken| text.eq_ignore_ascii_case(taken)) {
+        return Err(Refusal::new(format!("{text:?} is set by Ringway, or would change the request's framing")));
+    }
+    Ok(())
+}
+
+/// Checks the value of a field: visible characters, and blanks between them.
+pub fn field_value(text: &str) -> Result<(), Refusal> {
+    let fits = |b: u8| b == b'\t' || (b >= b' ' && b != 0x7f);
+    if text.len() <= 4096 && text.bytes().all(fits) && text.trim() == text {
+        Ok(())
+    } else {
+        Err(Refusal::new(format!("{text:?} cannot be the value of a field")))
+    }
+}
+
+/// Checks the host that a probe names: a name or an address, with a port if need be.
+pub fn probe_host(text: &str) -> Result<(), Refusal> {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b);
+    if !text.is_empty() && text.len() <= 255 && text.bytes().all(fits) {
+        Ok(())
+    } else {
+        Err(Refusal::write(format!("{text:?} is not a host"), "app.example.io"))
+    }
+}
+
+/// Checks the text that a probe looks for.
+pub fn probe_text(text: &str) -> Result<(), Refusal> {
+    match text.len() {
+        0 => Err(Refusal::new("an empty text stands in every body")),
+        n if n > crate::limits::PROBE_TEXT_BYTES_MAX => Err(Refusal::new(format!(
+            "a text has at most {} bytes, this one has {n}",
+            crate::limits::PROBE_TEXT_BYTES_MAX
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Parses a class of statuses, `2xx` to `5xx`, to its first digit.
+pub fn status_class(text: &str) -> Result<u16, Refusal> {
+    let classes = ["2xx", "3xx", "4xx", "5xx"];
+    if let Some(at) = classes.iter().position(|c| *c == text) {
+        return Ok(at as u16 + 2);
+    }
+    let message = format!("{text:?} is not a class of statuses");
+    let lower = text.to_ascii_lowercase();
+    Err(if classes.contains(&lower.as_str()) {
+        Refusal::write(message, lower)
+    } else if text.parse::<u16>().is_ok_and(|n| (200..600).contains(&n)) {
+        Refusal::hint(message, format!("write {text} without quotes"))
+    } else {
+        Refusal::hint(message, "\"2xx\", \"3xx\", \"4xx\" or \"5xx\", or a number from 200 to 599")
+    })
+}
+
+/// Checks a path that Ringway answers itself: compared with the request's byte by byte, so it has no query.
+pub fn health_path(text: &str) -> Result<(), Refusal> {
+    if !text.starts_with('/') {
+        return Err(Refusal::write("a health path begins with /", format_args!("/{text}")));
+    }
+    match text.chars().find(|c| !c.is_ascii_graphic() || matches!(c, '#' | '?')) {
+        None => Ok(()),
+        Some('?') => Err(Refusal::hint("a health path has no query", "requests match with any query")),
+        Some(bad) => Err(Refusal::new(format!("{bad:?} cannot stand in a path"))),
     }
 }
 
@@ -480,6 +596,18 @@ mod tests {
         assert!(log_target("/var/log/a.log").is_ok());
         assert_eq!(suggestion(probe_path("http://a/health")), "write \"/health\"");
         assert!(probe_path("/health?deep=1").is_ok() && probe_path("/a b").is_err() && probe_path("/a\r\nb").is_err());
+        assert_eq!(suggestion(method("head")), "write \"HEAD\"");
+        assert!(
+            method("OPTIONS").is_ok() && method("CONNECT").is_err() && method("A B").is_err() && method("").is_err()
+        );
+        assert!(probe_field("X-Probe").is_ok() && probe_field("User-Agent").is_ok());
+        assert!(["Host", "connection", "Transfer-Encoding", "a b", ""].iter().all(|n| probe_field(n).is_err()));
+        assert!(field_value("a b").is_ok() && field_value("a\r\nb").is_err() && field_value(" a").is_err());
+        assert!(probe_host("app.io:80").is_ok() && probe_host("a b").is_err() && probe_host("").is_err());
+        assert!(probe_text("ok").is_ok() && probe_text("").is_err() && probe_text(&"x".repeat(2000)).is_err());
+        assert_eq!(status_class("5xx"), Ok(5));
+        assert_eq!(suggestion(status_class("5XX")), "write \"5xx\"");
+        assert_eq!(suggestion(status_class("503")), "write 503 without quotes");
         assert_eq!(own_status("502"), Ok(502));
         assert!(own_status("200").is_err() && own_status("0502").is_err());
     }

@@ -4,7 +4,7 @@
 use super::value::{self, Refusal};
 use super::{Address, HalfClose, Io, LogFormat};
 use crate::http::head::Underscores;
-use crate::route::table::{Balance, OnTimeout};
+use crate::route::table::OnTimeout;
 use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
@@ -15,6 +15,7 @@ pub(super) fn check(format: &str, text: &str) -> Result<(), Refusal> {
     match format {
         "ringway-duration" => value::duration(text).map(drop),
         "ringway-patience" => patience(text).map(drop),
+        "ringway-latency" => latency(text).map(drop),
         "ringway-size" => value::size(text).map(drop),
         "ringway-rate" => rate(text).map(drop),
         "ringway-address" => value::address(text).map(drop),
@@ -27,7 +28,15 @@ pub(super) fn check(format: &str, text: &str) -> Result<(), Refusal> {
         "ringway-pseudonym" => value::pseudonym(text),
         "ringway-log-target" => value::log_target(text),
         "ringway-path" => value::file_path(text),
+        "ringway-token" => value::token(text),
         "ringway-probe-path" => value::probe_path(text),
+        "ringway-method" => value::method(text),
+        "ringway-probe-host" => value::probe_host(text),
+        "ringway-probe-field" => value::probe_field(text),
+        "ringway-field-value" => value::field_value(text),
+        "ringway-probe-text" => value::probe_text(text),
+        "ringway-status-class" => value::status_class(text).map(drop),
+        "ringway-health-path" => value::health_path(text),
         _ => Ok(()),
     }
 }
@@ -37,6 +46,14 @@ fn patience(text: &str) -> Result<u32, Refusal> {
     match value::duration(text)? {
         0 => Err(Refusal::write("a timeout of zero would end everything at once", "1s")),
         seconds => Ok(seconds),
+    }
+}
+
+/// Milliseconds; none at all would be no limit.
+fn latency(text: &str) -> Result<u64, Refusal> {
+    match value::millis(text)? {
+        0 => Err(Refusal::write("everything takes longer than no time at all", "1s")),
+        millis => Ok(millis),
     }
 }
 
@@ -90,6 +107,11 @@ word!(Duration(u32), "ringway-duration", "^[0-9]+(ms|s|m|h|d)$", value::duration
 pub struct Patience(pub u32);
 word!(Patience(u32), "ringway-patience", "^[0-9]+(ms|s|m|h|d)$", patience, |s| value::duration_text(*s));
 
+/// Milliseconds, at least one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Latency(pub u64);
+word!(Latency(u64), "ringway-latency", "^[0-9]+(ms|s|m|h|d)$", latency, |ms| value::millis_text(*ms));
+
 /// Bytes; [`u64::MAX`] is unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size(pub u64);
@@ -99,6 +121,22 @@ word!(Size(u64), "ringway-size", "^([0-9]+([KMG]iB|[kKMG]?B)|unlimited)$", value
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate(pub u64);
 word!(Rate(u64), "ringway-rate", "^[0-9]+([KMG]iB|[kKMG]?B)$", rate, |s| value::size_text(*s));
+
+/// The first digit of a class of statuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatusClass(pub u16);
+word!(StatusClass(u16), "ringway-status-class", "^[2-5]xx$", value::status_class, |class| format!("{class}xx"));
+
+/// The value of a field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldValue(pub String);
+word!(
+    FieldValue(String),
+    "ringway-field-value",
+    "^([^ \\t]|[^ \\t].*[^ \\t])?$",
+    |t| value::field_value(t).map(|()| t.into()),
+    String::clone
+);
 
 /// Where a backend is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,6 +169,13 @@ word!(Mode(u32), "ringway-mode", "^[0-7]{3,4}$", value::mode, |bits| format!("{b
 pub struct FilePath(pub String);
 word!(FilePath(String), "ringway-path", "[^/]$", |t| value::file_path(t).map(|()| t.into()), String::clone);
 
+/// The name of a field or a cookie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token(pub Box<str>);
+word!(Token(Box<str>), "ringway-token", "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", |t| value::token(t).map(|()| t.into()), |t| t
+    .as_ref()
+    .to_owned());
+
 /// Names the variants of a type of the program in the file, and leads there and back.
 macro_rules! choice {
     ($(#[$doc:meta])* $word:ident => $target:ident { $($(#[$variant_doc:meta])* $variant:ident),+ $(,)? }) => {
@@ -158,19 +203,6 @@ macro_rules! choice {
             }
         }
     };
-}
-
-choice! {
-    /// See [`Balance`].
-    BalanceWord => Balance {
-        /// Weighted round robin.
-        #[default]
-        RoundRobin,
-        /// Weighted random.
-        Random,
-        /// The less loaded of two random backends.
-        LeastConn,
-    }
 }
 
 choice! {

@@ -1,12 +1,14 @@
 //! What control knows, in the words of the control protocol.
 
 use super::WorkerLink;
-use super::reload::Receipt;
-use crate::config::answer::{self, Answer, Code, Error, Id};
+use crate::access_log;
+use crate::config::answer::{self, Answer, Code, Error};
+use crate::config::receipt::{self, Left};
 use crate::config::{Address, Listener, ListenerId, command};
 use crate::event::CoreStats;
-use crate::route::health::{CoreCell, State};
-use crate::supervisor::{self, BackendStatus};
+use crate::publish::Snapshot;
+use crate::route::health::{CoreCell, Standing};
+use crate::supervisor::{self, BackendStatus, Change};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -22,23 +24,8 @@ pub(super) fn refusal(why: &str) -> Vec<u8> {
     Answer::error(None, Error::new(Code::Failed, why)).to_line().into_bytes()
 }
 
-/// The answer to a reload that was done.
-pub(super) fn receipt(id: Id, receipt: &Receipt) -> Vec<u8> {
-    let Receipt { generation, epoch, workers, acknowledged, took, .. } = receipt;
-    let reloaded = answer::Reloaded {
-        generation: *generation,
-        epoch: *epoch,
-        workers: *workers,
-        acknowledged: *acknowledged,
-        took_ms: took.as_millis() as u64,
-        changed: changed(receipt),
-    };
-    Answer::ok(id, &reloaded).to_line().into_bytes()
-}
-
 /// Names by kind and by what happened to them; what did not change is left out.
-fn changed(receipt: &Receipt) -> BTreeMap<String, Vec<String>> {
-    let change = &receipt.change;
+pub(super) fn changed(change: &Change) -> BTreeMap<String, Vec<String>> {
     let mut changed = BTreeMap::new();
     for (kind, names) in [("clusters", &change.clusters), ("routes", &change.routes), ("listeners", &change.listeners)]
     {
@@ -49,6 +36,56 @@ fn changed(receipt: &Receipt) -> BTreeMap<String, Vec<String>> {
         }
     }
     changed
+}
+
+/// The answer to `routes`.
+pub(super) fn routes(snapshot: &Snapshot) -> receipt::Routes {
+    let routes = snapshot.table.routes().iter().map(|route| (route.name.clone(), route.cluster.name.clone()));
+    receipt::Routes { generation: snapshot.generation, routes: routes.collect() }
+}
+
+/// The answer to `errors`.
+pub(super) fn errors(workers: &[WorkerLink]) -> receipt::Errors {
+    let mut errors: Vec<receipt::Failed> = Vec::new();
+    for (core, worker) in workers.iter().enumerate() {
+        errors.extend(worker.stats.failures.latest().into_iter().map(|failure| receipt::Failed {
+            at: failure.unix,
+            core,
+            client: failure.client.map(|client| client.to_string()),
+            method: failure.method,
+            host: failure.host,
+            path: failure.path,
+            status: failure.status,
+            reason: failure.reason.to_owned(),
+            detail: failure.detail.to_owned(),
+            cluster: failure.cluster,
+            backend: failure.backend,
+        }));
+    }
+    // Stable: those of one core and second stay in their order.
+    errors.sort_by_key(|one| one.at);
+    errors.reverse();
+    receipt::Errors { errors, total: workers.iter().map(|worker| worker.stats.failures.total()).sum() }
+}
+
+/// A moment, by RFC 3339 in UTC.
+pub(super) fn utc(unix_us: u64) -> String {
+    let mut text = access_log::rfc3339(unix_us / 1_000_000);
+    // In front of the Z.
+    text.insert_str(text.len() - 1, &format!(".{:06}", unix_us % 1_000_000));
+    text
+}
+
+/// What is left, in a few words.
+pub(super) fn left(left: &Left) -> String {
+    let counts = [
+        (left.exchanges, "exchanges"),
+        (left.tunnels, "tunnels"),
+        (left.queued, "waiting requests"),
+        (left.pooled, "idle connections"),
+    ];
+    let counts: Vec<String> = counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    format!("{} on {} (worker {})", counts.join(", "), left.of, left.core)
 }
 
 /// What a status is made of.
@@ -68,7 +105,7 @@ pub(super) struct Sources<'a> {
 }
 
 /// The answer to `status`.
-pub(super) fn status(id: Id, sources: &Sources) -> Vec<u8> {
+pub(super) fn status(sources: &Sources) -> answer::Status {
     let mut status = answer::Status::new();
     status.generation = sources.status.generation;
     status.epoch = sources.status.epoch;
@@ -88,6 +125,12 @@ pub(super) fn status(id: Id, sources: &Sources) -> Vec<u8> {
     }
     for cluster in &sources.status.clusters {
         let mut shown = answer::ClusterStatus::default();
+        shown.paused = cluster.paused.as_ref().map(|pause| answer::Pause {
+            since: pause.since,
+            until: pause.until,
+            who: pause.who.clone(),
+            why: pause.why.clone(),
+        });
         for one in &cluster.backends {
             // A name with several addresses is several endpoints of one id.
             let alone = cluster.backends.iter().filter(|other| other.name == one.name).count() == 1;
@@ -98,7 +141,7 @@ pub(super) fn status(id: Id, sources: &Sources) -> Vec<u8> {
             cluster.unresolved.iter().map(|u| (u.backend.clone(), format!("{}: {}", u.name, u.why))).collect();
         status.clusters.insert(cluster.name.clone(), shown);
     }
-    Answer::ok(id, &status).to_line().into_bytes()
+    status
 }
 
 fn worker(core: usize, stats: &CoreStats) -> answer::Worker {
@@ -114,7 +157,7 @@ fn worker(core: usize, stats: &CoreStats) -> answer::Worker {
 
 fn counters(workers: &[WorkerLink]) -> BTreeMap<String, u64> {
     type Counter = fn(&CoreStats) -> &AtomicU64;
-    let counters: [(&str, Counter); 14] = [
+    let counters: [(&str, Counter); 15] = [
         ("accepted", |s| &s.accepted),
         ("connections", |s| &s.connections),
         ("idle", |s| &s.idle),
@@ -125,6 +168,7 @@ fn counters(workers: &[WorkerLink]) -> BTreeMap<String, u64> {
         ("pooled", |s| &s.pooled),
         ("connects", |s| &s.connects),
         ("log_dropped", |s| &s.log_dropped),
+        ("log_sampled_out", |s| &s.log_sampled_out),
         ("accept_failures", |s| &s.accept_failures),
         ("panics", |s| &s.panics),
         ("buffers", |s| &s.buffers),
@@ -143,15 +187,18 @@ fn backend(of: &BackendStatus, since: u64) -> answer::BackendStatus {
     let cells = of.cells.all();
     let sum = |counter: fn(&CoreCell) -> &AtomicU64| cells.iter().map(|c| counter(c).load(Relaxed)).sum();
     let why = match (&of.kept_up, of.state) {
-        (Some((_, why)), State::Up) => Some(format!("{why}; kept up, since no other one is")),
+        (Some((_, why)), Standing::Up) => Some(format!("{why}; kept up, since no other one is")),
         _ if of.why.is_empty() => None,
         _ => Some(of.why.clone()),
     };
     answer::BackendStatus {
         endpoint: of.endpoint.to_string(),
         state: of.state.into(),
+        observed: of.observed.into(),
+        overrides: of.overrides.clone(),
         since: since + of.since_ms / 1000,
         why,
+        probe: of.evidence.clone(),
         next_probe: of.next_probe_ms.map(|ms| since + ms / 1000),
         weight: of.weight,
         in_flight: cells.iter().map(|c| u64::from(c.in_flight.load(Relaxed))).sum(),
@@ -160,5 +207,6 @@ fn backend(of: &BackendStatus, since: u64) -> answer::BackendStatus {
         connect_errors: sum(|c| &c.connect_errors),
         resets: sum(|c| &c.resets),
         timeouts: sum(|c| &c.timeouts),
+        fail_open: sum(|c| &c.fail_open),
     }
 }

@@ -167,7 +167,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     fn listener(name: &str, address: Address) -> Listener {
-        Listener { name: name.into(), address, trusted_proxies: Vec::new() }
+        Listener { name: name.into(), address, trusted_proxies: Vec::new(), health_path: None }
     }
 
     #[test]

@@ -1,48 +1,68 @@
 //! The control thread: one poll loop, no async, and nothing in it waits for anybody.
 //!
 //! What comes in: signals (`signals`), reports of the workers (channels and a doorbell), requests on the control socket
-//! (`socket`), verdicts of probes (`probe`), answers of the resolver (`resolve`), and time. What it means is decided by the
-//! supervisor, which is pure; this loop carries the decisions out. A reload is told in `reload`, the start in `start`.
+//! (`socket`) and on the status listener (`monitor`), verdicts of probes (`probe`), answers of the resolver (`resolve`), and
+//! time. What it means is decided by the supervisor, which is pure; this loop carries the decisions out. A reload is told in
+//! `reload`, the start in `start`.
 //!
-//! Writing is left to threads of their own: the access log to its writer, the operational log to `say`.
+//! Writing is left to threads of their own: the access log to its writer, the operational log to `say`, the metrics to
+//! theirs.
 
 mod actions;
 mod answers;
 pub mod listeners;
 pub mod lock;
+pub mod monitor;
 pub mod probe;
+mod probe_answer;
 mod reload;
+mod requests;
 pub mod resolve;
+pub mod running;
 pub mod say;
 pub mod signals;
 pub mod socket;
 pub mod start;
+pub mod state_file;
+mod waits;
 
 use crate::access_log::{LogWriter, Sink};
+use crate::config::ControlAccess;
+use crate::config::answer::{Answer, Error};
+use crate::config::orders::Reload;
+use crate::config::state::{self, State};
 use crate::event::{CoreStats, FromWorker, ToWorker};
 use crate::limits;
 use crate::publish::Publisher;
 use crate::supervisor::Supervisor;
+use crate::worker::net::machine;
 use crate::worker::net::os::Bell;
 use crossbeam_channel::{Receiver, Sender};
 use listeners::Listeners;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use monitor::Monitor;
 use probe::{Outcome, Probes};
+use requests::Asker;
 use resolve::Resolver;
+use running::Running;
+use serde::Serialize;
 use signals::{Signal, Signals};
 use socket::ControlSocket;
+use state_file::StateFile;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use waits::Waiting;
 
 const BELL: Token = Token(0);
 const SIGNALS: Token = Token(1);
 const SOCKET: Token = Token(2);
-const FIRST_PROBE: usize = SOCKET.0 + 1 + limits::CONTROL_CLIENTS_MAX;
+const STATUS: Token = Token(SOCKET.0 + 1 + limits::CONTROL_CLIENTS_MAX);
+const FIRST_PROBE: usize = STATUS.0 + 1 + limits::STATUS_CLIENTS_MAX;
 
 /// Messages of workers handled in one turn before everything else gets its turn.
 const MESSAGES_PER_TURN: usize = 4096;
@@ -92,8 +112,16 @@ impl Door {
     ///
     /// # Errors
     /// As there.
-    pub fn control_socket(&self, path: &std::path::Path, mode: u32) -> io::Result<ControlSocket> {
-        ControlSocket::open(path, mode, (self.registry()?, SOCKET), answers::hello(), answers::refusal)
+    pub fn control_socket(&self, path: &std::path::Path, access: &ControlAccess) -> io::Result<ControlSocket> {
+        ControlSocket::open(path, access, (self.registry()?, SOCKET), answers::hello(), answers::refusal)
+    }
+
+    /// The status listener's place on this loop, without a listener yet. The process began at `since`, seconds since 1970.
+    ///
+    /// # Errors
+    /// No descriptors to be had.
+    pub fn monitor(&self, cores: usize, since: u64) -> io::Result<Monitor> {
+        Ok(Monitor::new((self.registry()?, STATUS), self.ring(), cores, since))
     }
 }
 
@@ -128,6 +156,8 @@ pub struct Parts {
     pub signals: Signals,
     /// The control socket, if there is one.
     pub socket: Option<ControlSocket>,
+    /// The status listener.
+    pub monitor: Monitor,
     /// Resolves names.
     pub resolver: Resolver,
     /// Sockets opened at the start.
@@ -136,6 +166,10 @@ pub struct Parts {
     pub log: LogWriter,
     /// Where the config came from.
     pub origin: Origin,
+    /// The config as text.
+    pub running: Running,
+    /// Where patches and overrides are kept.
+    pub state_file: Option<StateFile>,
 }
 
 /// How the process ends.
@@ -162,11 +196,19 @@ pub struct Control {
     from_workers: Receiver<FromWorker>,
     signals: Signals,
     socket: Option<ControlSocket>,
+    monitor: Monitor,
     probes: Probes,
     resolver: Resolver,
     listeners: Listeners,
     log: LogWriter,
+    origin: Origin,
+    running: Running,
+    state_file: Option<StateFile>,
+    /// The latest state that was given to the file.
+    saving: u64,
     reloads: reload::Reloads,
+    waits: Vec<Waiting>,
+    own_uid: u32,
     /// When the first stop signal came.
     stopped_ms: Option<u64>,
     ended: Option<Ended>,
@@ -191,11 +233,18 @@ impl Control {
             from_workers: parts.from_workers,
             signals: parts.signals,
             socket: parts.socket,
+            monitor: parts.monitor,
             probes,
             resolver: parts.resolver,
             listeners: parts.listeners,
             log: parts.log,
-            reloads: reload::Reloads::new(parts.origin),
+            origin: parts.origin,
+            running: parts.running,
+            state_file: parts.state_file,
+            saving: 0,
+            reloads: reload::Reloads::default(),
+            waits: Vec::new(),
+            own_uid: machine::own_uid(),
             stopped_ms: None,
             ended: None,
         })
@@ -220,7 +269,9 @@ impl Control {
             self.hear_resolver();
             self.keep_time();
             self.requests();
+            self.monitor();
             self.go_on_reloading();
+            self.go_on_waiting();
             if let Some(ended) = self.ended {
                 return (ended, self.log);
             }
@@ -238,15 +289,17 @@ impl Control {
             return Duration::ZERO;
         }
         let supervisor = self.supervisor.next_deadline().map(|ms| self.began + Duration::from_millis(ms));
+        let now = Instant::now();
         let deadlines = [
             supervisor,
+            self.monitor.deadline(now),
             self.probes.deadline(),
             self.resolver.deadline(),
-            self.reloads.deadline(),
+            self.reloads.deadline(now),
             self.socket.as_ref().and_then(ControlSocket::deadline),
         ];
-        let now = Instant::now();
-        let soonest = deadlines.into_iter().flatten().map(|at| at.saturating_duration_since(now)).min();
+        let waits = self.waits.iter().map(|waiting| waiting.deadline(now)).min();
+        let soonest = deadlines.into_iter().chain([waits]).flatten().map(|at| at.saturating_duration_since(now)).min();
         soonest.map_or(NAP, |wait| wait.min(NAP))
     }
 
@@ -256,6 +309,7 @@ impl Control {
             SIGNALS => self.take_signals(),
             token => match &mut self.socket {
                 Some(socket) if socket.owns(token) => socket.event(token, Instant::now()),
+                _ if self.monitor.event(token, Instant::now()) => {}
                 _ => {
                     if let Some(outcome) = self.probes.event(token) {
                         self.probed(outcome);
@@ -270,21 +324,29 @@ impl Control {
             match signal {
                 Signal::Reload => {
                     tracing::info!("SIGHUP: reload");
-                    self.reloads.order_by_signal();
+                    self.order_reload(Asker::Signal, Reload::default());
                 }
-                Signal::Reopen => self.reopen_log(),
+                Signal::Reopen => match self.reopen_log() {
+                    Ok(()) => tracing::info!("SIGUSR1: the access log was opened again"),
+                    Err(why) => tracing::error!("SIGUSR1: {why}"),
+                },
                 Signal::Stop => self.stop(),
             }
         }
     }
 
-    fn reopen_log(&mut self) {
+    /// Opens the access log again, as rotation wants it: lines that are written from now on go to what has the path now.
+    /// None is lost and none is torn, but for a moment some still go to the old file.
+    ///
+    /// # Errors
+    /// It cannot be opened; the old one is kept.
+    fn reopen_log(&self) -> Result<(), String> {
         match Sink::open(&self.supervisor.snapshot().settings.log_target) {
             Ok(sink) => {
                 self.log.set(sink);
-                tracing::info!("SIGUSR1: the access log was opened again");
+                Ok(())
             }
-            Err(e) => tracing::error!("SIGUSR1: the access log cannot be opened, the old one is kept: {e}"),
+            Err(e) => Err(format!("the access log cannot be opened, the old one is kept: {e}")),
         }
     }
 
@@ -357,7 +419,7 @@ impl Control {
     }
 
     fn probed(&mut self, outcome: Outcome) {
-        let actions = self.supervisor.probe_result(outcome.backend, outcome.verdict, self.now_ms());
+        let actions = self.supervisor.probe_result(outcome.id, outcome.verdict, self.now_ms());
         self.act(actions);
     }
 
@@ -367,9 +429,26 @@ impl Control {
         }
     }
 
-    fn answer(&mut self, client: socket::ClientId, line: &[u8]) {
+    /// Answers whoever asked; a signal hears nothing.
+    fn reply(&mut self, asker: &Asker, result: Result<impl Serialize, Error>) {
+        let Asker::Client { client, id, .. } = asker else { return };
+        let answer = match result {
+            Ok(result) => Answer::ok(id.clone(), &result),
+            Err(error) => Answer::error(Some(id.clone()), error),
+        };
+        self.answer(*client, &answer);
+    }
+
+    fn answer(&mut self, client: socket::ClientId, answer: &Answer) {
         if let Some(socket) = &mut self.socket {
-            socket.answer(client, line, Instant::now());
+            socket.answer(client, answer.to_line().as_bytes(), Instant::now());
         }
+    }
+
+    /// Has patches and overrides written down, if there is a file for it.
+    fn save_state(&mut self) {
+        let Some(file) = &mut self.state_file else { return };
+        let patches = self.running.told(0).patches;
+        self.saving = file.save(&State { v: state::VERSION, patches, overrides: self.supervisor.overrides() });
     }
 }

@@ -1,24 +1,26 @@
-//! Recovery probes: connect, or ask for a path by HTTP, without ever waiting.
+//! Probes: connect, or ask by HTTP, without ever waiting.
 //!
-//! A probe is `Connecting`, then (if it has a path) `Talking`: the request goes out as the socket takes it and the answer
-//! is read until its status is known. Its end is one [`Outcome`]. How many are under way is the supervisor's to bound.
+//! A probe is `Connecting`, then (if it has a request) `Talking`: the request goes out as the socket takes it and the answer
+//! is read until it is known to be good or bad (`probe_answer`). Its end is one [`Outcome`]. How many are under way is the
+//! supervisor's to bound.
 
-use crate::limits;
-use crate::route::{BackendId, Endpoint};
-use crate::supervisor::Probe;
+use super::probe_answer::Reading;
+use crate::route::Endpoint;
+use crate::route::health_policy::ProbeRequest;
+use crate::supervisor::{Probe, ProbeId};
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 use slab::Slab;
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
-/// How a probe ended: good, or the reason why not.
+/// How a probe ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// Whom it is about.
-    pub backend: BackendId,
-    /// `Err` says why for people.
-    pub verdict: Result<(), String>,
+    /// Whose verdict it is.
+    pub id: ProbeId,
+    /// Good or bad, and what was found, for people.
+    pub verdict: Result<String, String>,
 }
 
 /// All probes under way.
@@ -33,19 +35,16 @@ enum Socket {
     Unix(UnixStream),
 }
 
-enum Phase {
-    Connecting,
-    Talking { answer: Vec<u8> },
-}
-
 struct Running {
-    backend: BackendId,
+    id: ProbeId,
     socket: Socket,
     /// Unsent bytes of the request; empty from the begin for a plain connect.
     request: Vec<u8>,
-    phase: Phase,
+    connected: bool,
+    /// `None`: a connection is enough.
+    answer: Option<Reading>,
     deadline: Instant,
-    timeout_ms: u64,
+    timeout_s: u32,
 }
 
 impl Probes {
@@ -57,7 +56,7 @@ impl Probes {
     /// Begins a probe; the outcome is returned if it has one at once.
     pub fn start(&mut self, probe: &Probe, now: Instant) -> Option<Outcome> {
         let failed = self.open(probe, now).err()?;
-        Some(Outcome { backend: probe.backend, verdict: Err(failed.to_string()) })
+        Some(Outcome { id: probe.id, verdict: Err(failed.to_string()) })
     }
 
     /// Handles an event of one of its tokens.
@@ -71,12 +70,10 @@ impl Probes {
     pub fn expire(&mut self, now: Instant) -> Vec<Outcome> {
         let late: Vec<usize> = self.running.iter().filter(|(_, r)| r.deadline <= now).map(|(key, _)| key).collect();
         let expired = late.into_iter().map(|key| {
-            let what = match self.running[key].phase {
-                Phase::Connecting => "connection",
-                Phase::Talking { .. } => "answer",
-            };
-            let time = self.running[key].timeout_ms;
-            self.end(key, Err(format!("no {what} within {time} ms")))
+            let running = &self.running[key];
+            let what = if running.connected { "answer" } else { "connection" };
+            let why = format!("no {what} within {} s", running.timeout_s);
+            self.end(key, Err(why))
         });
         expired.collect()
     }
@@ -102,103 +99,78 @@ impl Probes {
                 (Socket::Unix(socket), "localhost".to_owned())
             }
         };
-        let request = probe.path.as_ref().map_or_else(Vec::new, |path| request(path, &host));
-        let (timeout_ms, backend) = (probe.timeout_ms, probe.backend);
-        let deadline = now + Duration::from_millis(timeout_ms);
-        entry.insert(Running { backend, socket, request, phase: Phase::Connecting, deadline, timeout_ms });
+        let request = probe.spec.request.as_ref();
+        entry.insert(Running {
+            id: probe.id,
+            socket,
+            request: request.map_or_else(Vec::new, |request| bytes_of(request, &host)),
+            connected: false,
+            answer: request.map(Reading::new),
+            deadline: now + Duration::from_secs(probe.spec.timeout.into()),
+            timeout_s: probe.spec.timeout,
+        });
         Ok(())
     }
 
-    fn end(&mut self, key: usize, verdict: Result<(), String>) -> Outcome {
+    fn end(&mut self, key: usize, verdict: Result<String, String>) -> Outcome {
         let mut running = self.running.remove(key);
         // Closing the socket takes it out of the poll as well; a failure here changes nothing.
         let _ = match &mut running.socket {
             Socket::Tcp(socket) => self.registry.deregister(socket),
             Socket::Unix(socket) => self.registry.deregister(socket),
         };
-        Outcome { backend: running.backend, verdict }
+        Outcome { id: running.id, verdict }
     }
 }
 
-fn request(path: &str, host: &str) -> Vec<u8> {
-    format!(
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: ringway-probe\r\nAccept: */*\r\nConnection: close\r\n\r\n"
-    )
-    .into_bytes()
+/// The request as it goes out: it says who asks, and that nothing follows.
+fn bytes_of(request: &ProbeRequest, address: &str) -> Vec<u8> {
+    let ProbeRequest { method, path, host, headers, .. } = request;
+    let mut text = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n", host.as_deref().unwrap_or(address));
+    let given = |name: &str| headers.keys().any(|n| n.eq_ignore_ascii_case(name));
+    let own = [("User-Agent", concat!("ringway/", env!("CARGO_PKG_VERSION"), " probe")), ("Accept", "*/*")];
+    let own = own.into_iter().filter(|(name, _)| !given(name));
+    for (name, value) in own.chain(headers.iter().map(|(n, v)| (n.as_str(), v.as_str()))) {
+        text += &format!("{name}: {value}\r\n");
+    }
+    text += "Connection: close\r\n\r\n";
+    text.into_bytes()
 }
 
 impl Running {
     /// Goes as far as the socket lets it; the verdict when there is one.
-    fn step(&mut self) -> Option<Result<(), String>> {
-        if matches!(self.phase, Phase::Connecting) {
+    fn step(&mut self) -> Option<Result<String, String>> {
+        if !self.connected {
             match self.socket.connected() {
-                Ok(true) if self.request.is_empty() => return Some(Ok(())),
-                Ok(true) => self.phase = Phase::Talking { answer: Vec::new() },
-                Ok(false) => return None,
+                Ok(connected) => self.connected = connected,
                 Err(e) => return Some(Err(e.to_string())),
             }
         }
-        let Phase::Talking { answer } = &mut self.phase else { return None };
+        if !self.connected {
+            return None;
+        }
+        let Some(answer) = &mut self.answer else { return Some(Ok("connected".to_owned())) };
         while !self.request.is_empty() {
             match self.socket.write(&self.request) {
                 Ok(n) => drop(self.request.drain(..n)),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Some(Err(e.to_string())),
+                // What it has said before it closed may be an answer.
+                Err(_) => self.request.clear(),
             }
         }
         loop {
             let mut bytes = [0; 4096];
-            match self.socket.read(&mut bytes) {
-                Ok(0) => return Some(Err("closed before a status line".into())),
-                Ok(n) => answer.extend_from_slice(&bytes[..n]),
+            let verdict = match self.socket.read(&mut bytes) {
+                Ok(0) => Some(answer.ended()),
+                Ok(n) => answer.take(&bytes[..n]),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return None,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => return Some(Err(e.to_string())),
+                Err(e) => Some(Err(e.to_string())),
+            };
+            if verdict.is_some() {
+                return verdict;
             }
-            match status(answer) {
-                Status::Final(200..=399) => return Some(Ok(())),
-                Status::Final(status) => return Some(Err(format!("status {status}"))),
-                Status::Garbage => return Some(Err("the answer is not HTTP/1".into())),
-                Status::Unfinished if answer.len() > limits::HEAD_BYTES_MAX => {
-                    return Some(Err("the answer has no end".into()));
-                }
-                Status::Unfinished => {}
-            }
-        }
-    }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Status {
-    Unfinished,
-    Final(u16),
-    Garbage,
-}
-
-/// The status of the first final response at the front of `answer`; interim ones (1xx) are passed over.
-fn status(mut answer: &[u8]) -> Status {
-    loop {
-        let fits = b"HTTP/1.".iter().zip(answer).all(|(want, got)| want == got);
-        if !fits {
-            return Status::Garbage;
-        }
-        let Some(line) = memchr::memchr(b'\n', answer).map(|end| &answer[..end]) else { return Status::Unfinished };
-        let code = match line {
-            [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0'..=b'9', b' ', a, b, c, rest @ ..]
-                if matches!(rest.first(), None | Some(b' ' | b'\r'))
-                    && [a, b, c].iter().all(|d| d.is_ascii_digit()) =>
-            {
-                [a, b, c].iter().fold(0, |sum, digit| sum * 10 + u16::from(**digit - b'0'))
-            }
-            _ => return Status::Garbage,
-        };
-        if code / 100 != 1 {
-            return Status::Final(code);
-        }
-        match memchr::memmem::find(answer, b"\r\n\r\n") {
-            Some(end) => answer = &answer[end + 4..],
-            None => return Status::Unfinished,
         }
     }
 }
@@ -244,8 +216,10 @@ impl Write for Socket {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::health_policy::ProbeSpec;
     use std::net::TcpListener;
     use std::os::unix::net::UnixListener;
+    use std::sync::Arc;
 
     /// Runs probes to their ends. `limit` is real time; `skip` is added to the clock that the probes see.
     fn run(probes: Vec<Probe>, skip: Duration) -> Vec<Outcome> {
@@ -274,7 +248,8 @@ mod tests {
     }
 
     fn probe(endpoint: Endpoint, path: Option<&str>) -> Probe {
-        Probe { backend: BackendId(7), endpoint, path: path.map(str::to_owned), timeout_ms: 5000 }
+        let spec = ProbeSpec { timeout: 5, request: path.map(ProbeRequest::get) };
+        Probe { id: ProbeId(7), endpoint, spec: Arc::new(spec) }
     }
 
     /// A server that sends each piece of `answer` after reading the request's end.
@@ -289,8 +264,12 @@ mod tests {
                 let n = stream.read(&mut bytes).expect("read");
                 request.extend_from_slice(&bytes[..n]);
             }
-            let want = format!("GET /up?x HTTP/1.1\r\nHost: {address}\r\n");
-            assert!(request.starts_with(want.as_bytes()));
+            let version = env!("CARGO_PKG_VERSION");
+            let want = format!(
+                "GET /up?x HTTP/1.1\r\nHost: {address}\r\nUser-Agent: ringway/{version} probe\r\nAccept: */*\r\n\
+                 Connection: close\r\n\r\n"
+            );
+            assert_eq!(String::from_utf8_lossy(&request), want);
             for piece in answer {
                 stream.write_all(piece.as_bytes()).expect("sent");
                 std::thread::sleep(Duration::from_millis(20));
@@ -299,19 +278,26 @@ mod tests {
         Endpoint::Ip(address)
     }
 
-    fn verdict(answer: &'static [&'static str]) -> Result<(), String> {
-        run(vec![probe(server(answer), Some("/up?x"))], Duration::ZERO).remove(0).verdict
+    #[test]
+    fn the_answer_decides_however_it_comes() {
+        let verdict = |answer| run(vec![probe(server(answer), Some("/up?x"))], Duration::ZERO).remove(0).verdict;
+        assert_eq!(verdict(&["HT", "TP/1.0 30", "2\r\n"]), Ok("status 302".into()));
+        assert_eq!(verdict(&["HTTP/1.1 503 No\r\n"]), Err("status 503".into()));
+        assert_eq!(verdict(&["HTTP/1.1 2"]), Err("closed before a status line".into()));
     }
 
     #[test]
-    fn statuses_2xx_and_3xx_are_good() {
-        assert_eq!(verdict(&["HTTP/1.1 200 OK\r\n"]), Ok(()));
-        assert_eq!(verdict(&["HT", "TP/1.0 30", "2\r\n"]), Ok(()));
-        assert_eq!(verdict(&["HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 \r\n"]), Ok(()));
-        assert_eq!(verdict(&["HTTP/1.1 503 No\r\n"]), Err("status 503".into()));
-        assert_eq!(verdict(&["SSH-2.0\r\n"]), Err("the answer is not HTTP/1".into()));
-        assert_eq!(verdict(&["HTTP/1.1 20x\r\n"]), Err("the answer is not HTTP/1".into()));
-        assert_eq!(verdict(&["HTTP/1.1 2"]), Err("closed before a status line".into()));
+    fn the_operators_fields_go_out_and_replace_ringways() {
+        let request = ProbeRequest {
+            method: "HEAD".into(),
+            host: Some("app.io".into()),
+            headers: [("X-A".into(), "1".into()), ("user-agent".into(), "me".into())].into(),
+            ..ProbeRequest::get("/")
+        };
+        let text = String::from_utf8(bytes_of(&request, "10.0.0.1:80")).expect("text");
+        let want =
+            "HEAD / HTTP/1.1\r\nHost: app.io\r\nAccept: */*\r\nX-A: 1\r\nuser-agent: me\r\nConnection: close\r\n\r\n";
+        assert_eq!(text, want);
     }
 
     #[test]
@@ -322,7 +308,7 @@ mod tests {
         let _ = std::fs::remove_file(&dir);
         let _unix = UnixListener::bind(&dir).expect("bound");
         let ended = run(vec![probe(there, None), probe(Endpoint::Unix(dir.clone()), None)], Duration::ZERO);
-        assert!(ended.iter().all(|o| o.verdict == Ok(())), "{ended:?}");
+        assert!(ended.iter().all(|o| o.verdict == Ok("connected".into())), "{ended:?}");
         std::fs::remove_file(&dir).expect("removed");
         let ended = run(vec![probe(Endpoint::Unix(dir), None)], Duration::ZERO);
         assert!(ended[0].verdict.is_err());
@@ -341,15 +327,6 @@ mod tests {
         let there = Endpoint::Ip(listener.local_addr().expect("an address"));
         let many = vec![probe(there, Some("/")); 20];
         let ended = run(many, Duration::from_secs(6));
-        assert!(ended.iter().all(|o| o.verdict.as_ref().is_err_and(|why| why.contains("within 5000 ms"))));
-    }
-
-    #[test]
-    fn the_status_is_found_at_any_split() {
-        let whole = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 404 Not Found\r\n";
-        for end in 0..whole.len() {
-            assert_eq!(status(&whole[..end]), Status::Unfinished, "{end}");
-        }
-        assert_eq!(status(whole), Status::Final(404));
+        assert!(ended.iter().all(|o| o.verdict.as_ref().is_err_and(|why| why.contains("within 5 s"))));
     }
 }

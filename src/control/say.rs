@@ -7,11 +7,13 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounde
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{Registry, reload};
 
 enum Message {
     Line(Vec<u8>),
@@ -77,21 +79,54 @@ pub fn spawn(mut file: File) -> io::Result<(Say, Lines)> {
     Ok((Say { to_writer, ended }, lines))
 }
 
+/// The filter in front of everything that is said, to be set; there once [`init`] has run.
+static FILTER: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
+
 /// Makes standard error the place of all `tracing` events of this process, panics included. RINGWAY_LOG sets the least
-/// level: error, warn, info (default), debug, trace, off.
+/// level, as [`set_level`] does later; without it, it is `info`.
 ///
 /// # Errors
 /// No descriptor or thread to be had, or called twice.
 pub fn init() -> io::Result<Say> {
     let (say, lines) = spawn(File::from(io::stderr().as_fd().try_clone_to_owned()?))?;
     let level = std::env::var("RINGWAY_LOG").ok().and_then(|l| l.parse().ok()).unwrap_or(LevelFilter::INFO);
-    let subscriber = tracing_subscriber::fmt().with_writer(lines).with_max_level(level).with_target(false).finish();
+    let (filter, handle) = reload::Layer::new(level);
+    let format = fmt::layer().with_writer(lines).with_target(false);
+    let subscriber = tracing_subscriber::registry().with(filter).with(format);
     tracing::subscriber::set_global_default(subscriber).map_err(io::Error::other)?;
+    // Only the first can get here: a second subscriber was refused above.
+    let _ = FILTER.set(handle);
     std::panic::set_hook(Box::new(|info| {
         let thread = std::thread::current();
         tracing::error!("panic in thread {}: {info}", thread.name().unwrap_or("?"));
     }));
     Ok(say)
+}
+
+/// Sets the least level of what is said from now on: `error`, `warn`, `info`, `debug`, `trace` or `off`.
+///
+/// # Errors
+/// No such level, in a sentence; or nothing is said by this process at all.
+pub fn set_level(level: &str) -> Result<(), String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    // The parser itself also takes numbers and upper case.
+    if !LEVELS.contains(&level) {
+        return Err(format!("{level:?} is no level; levels are {}", LEVELS.join(", ")));
+    }
+    let filter = level.parse::<LevelFilter>().map_err(|e| e.to_string())?;
+    FILTER.get().ok_or("there is no operational log")?.reload(filter).map_err(|e| e.to_string())
+}
+
+/// The least level of what is said, as [`set_level`] takes it.
+pub fn level() -> &'static str {
+    match LevelFilter::current().into_level() {
+        None => "off",
+        Some(tracing::Level::ERROR) => "error",
+        Some(tracing::Level::WARN) => "warn",
+        Some(tracing::Level::INFO) => "info",
+        Some(tracing::Level::DEBUG) => "debug",
+        Some(tracing::Level::TRACE) => "trace",
+    }
 }
 
 impl Say {
@@ -132,6 +167,22 @@ mod tests {
             .sum();
         assert!(lost > 0);
         assert_eq!(written + lost, total);
+    }
+
+    #[test]
+    fn the_level_changes_what_is_said() {
+        // The only test of this binary that may do so: both the subscriber and the level are the process's.
+        let say = init().expect("a thread");
+        for level in ["off", "error", "warn", "info", "debug", "trace"] {
+            assert_eq!((set_level(level), super::level()), (Ok(()), level));
+            assert_eq!(tracing::enabled!(tracing::Level::DEBUG), ["debug", "trace"].contains(&level));
+        }
+        set_level("off").expect("a level");
+        for none in ["verbose", "3", "INFO", ""] {
+            assert!(set_level(none).is_err_and(|why| why.contains("off, error, warn, info, debug, trace")), "{none}");
+        }
+        assert_eq!(super::level(), "off");
+        assert!(say.finish(Duration::from_secs(10)));
     }
 
     #[test]

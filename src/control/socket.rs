@@ -6,8 +6,9 @@
 //! listens, on its socket. When all places are taken, the client that was silent longest makes room.
 
 use super::lock::Lock;
+use crate::config::ControlAccess;
 use crate::limits;
-use crate::worker::net::unix;
+use crate::worker::net::{machine, unix};
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 use slab::Slab;
@@ -88,7 +89,7 @@ pub struct ControlSocket {
 }
 
 impl ControlSocket {
-    /// Listens at `path` with these permission bits; takes the lock beside it and removes a socket left behind. Tokens are
+    /// Listens at `path` for these users; takes the lock beside it and removes a socket left behind. Tokens are
     /// `listen_token` and up to `limits::CONTROL_CLIENTS_MAX` behind it. Every client first gets the line `hello`; `refuse`
     /// makes the line for one that is dropped.
     ///
@@ -96,14 +97,14 @@ impl ControlSocket {
     /// Another instance holds the lock, or the path cannot be used.
     pub fn open(
         path: &Path,
-        mode: u32,
+        access: &ControlAccess,
         (registry, listen_token): (Registry, Token),
         hello: Vec<u8>,
         refuse: fn(&str) -> Vec<u8>,
     ) -> io::Result<ControlSocket> {
         let lock = Lock::take(path)?;
         let said = |e: io::Error| io::Error::new(e.kind(), format!("control socket {}: {e}", path.display()));
-        let mut listener = listen(path, mode).map_err(said)?;
+        let mut listener = listen(path, access).map_err(said)?;
         registry.register(&mut listener, listen_token, Interest::READABLE)?;
         Ok(ControlSocket {
             listener,
@@ -138,12 +139,12 @@ impl ControlSocket {
         self.lines.pop_front()
     }
 
-    /// Changes the permission bits.
+    /// Changes permission bits and group.
     ///
     /// # Errors
-    /// The file is gone, or no longer ours.
-    pub fn set_mode(&self, mode: u32) -> io::Result<()> {
-        std::fs::set_permissions(&self.path, std::fs::Permissions::from_mode(mode))
+    /// The key of the config that cannot be obeyed, and why.
+    pub fn set_access(&self, access: &ControlAccess) -> Result<(), (&'static str, io::Error)> {
+        set_access(&self.path, access)
     }
 
     /// Sends the answer, one line with its line feed, and goes on reading.
@@ -363,8 +364,17 @@ impl Client {
     }
 }
 
+/// Group first: the bits are meant for it.
+fn set_access(path: &Path, access: &ControlAccess) -> Result<(), (&'static str, io::Error)> {
+    if let Some(group) = &access.group {
+        let changed = machine::group_id(group).and_then(|gid| std::os::unix::fs::chown(path, None, Some(gid)));
+        changed.map_err(|e| ("$.control.group", e))?;
+    }
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(access.mode)).map_err(|e| ("$.control.mode", e))
+}
+
 /// Binds under another name and renames, so that the socket appears with its permissions and never without a listener.
-fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {
+fn listen(path: &Path, access: &ControlAccess) -> io::Result<UnixListener> {
     match path.symlink_metadata() {
         Ok(found) if !found.file_type().is_socket() => {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket"));
@@ -378,7 +388,8 @@ fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {
     new.push(".new");
     let _ = std::fs::remove_file(&new);
     let listener = UnixListener::bind(&new)?;
-    let placed = std::fs::set_permissions(&new, std::fs::Permissions::from_mode(mode))
+    let placed = set_access(Path::new(&new), access)
+        .map_err(|(key, e)| io::Error::new(e.kind(), format!("{key}: {e}")))
         .and_then(|()| std::fs::rename(&new, path));
     if placed.is_err() {
         let _ = std::fs::remove_file(&new);
@@ -398,6 +409,10 @@ mod tests {
     use std::io::{BufRead, BufReader};
     use std::os::unix::net::UnixStream as Plain;
 
+    fn access(mode: u32) -> ControlAccess {
+        ControlAccess { mode, group: None, uids: None }
+    }
+
     struct Loop {
         poll: mio::Poll,
         socket: ControlSocket,
@@ -409,8 +424,8 @@ mod tests {
             let poll = mio::Poll::new().expect("a poll");
             let registry = poll.registry().try_clone().expect("a registry");
             let refuse = |why: &str| format!("no: {why}\n").into_bytes();
-            let socket =
-                ControlSocket::open(&path, 0o600, (registry, Token(5)), b"hello\n".to_vec(), refuse).expect("opened");
+            let socket = ControlSocket::open(&path, &access(0o600), (registry, Token(5)), b"hello\n".to_vec(), refuse)
+                .expect("opened");
             Loop { poll, socket }
         }
 
@@ -543,7 +558,7 @@ mod tests {
     fn what_is_no_socket_is_not_removed() {
         let path = std::env::temp_dir().join(format!("ringway-file-{}", std::process::id()));
         std::fs::write(&path, "precious").expect("written");
-        assert!(listen(&path, 0o600).is_err());
+        assert!(listen(&path, &access(0o600)).is_err());
         assert_eq!(std::fs::read_to_string(&path).expect("still there"), "precious");
         std::fs::remove_file(&path).expect("removed");
     }

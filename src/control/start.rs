@@ -3,10 +3,14 @@
 //! In this order, so that whatever fails does so before anything is served: config, descriptors, lock and control socket,
 //! driver, names, listeners, log, workers.
 
-pub use super::reload::read_config;
+use super::requests::unix_now;
+pub use super::running::read_config;
+use super::running::{Checked, Machine, Running};
 use super::signals::Signals;
+use super::state_file::{self, Found, StateFile};
 use super::{Control, Door, Ended, Origin, Parts, WorkerLink, resolve, say};
 use crate::access_log::{self, Sink};
+use crate::config::state::Override;
 use crate::config::{Plan, check};
 use crate::control::listeners::{Listeners, Opened};
 use crate::control::resolve::Resolver;
@@ -21,9 +25,9 @@ use crate::worker::start::Start;
 use crossbeam_channel::{bounded, unbounded};
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// Where `run` looks for its config when it is not told, in this order.
 pub const DEFAULT_FILES: [&str; 2] = ["./config.json", "/etc/ringway/config.json"];
@@ -67,9 +71,10 @@ pub fn run(config: Option<PathBuf>, signals: Signals, worker: Worker) -> Result<
     // Before anything else opens files, and before the config is set against the limit.
     let open_files_max = machine::raise_nofile().map_err(failed("the limit of open files cannot be raised"))?;
     let cores = machine::usable_cores();
-    let (file, plan) = load(config, cores.len(), open_files_max)?;
+    let machine = Machine { cores: cores.len(), open_files_max };
+    let found = load(config, machine)?;
     let say = say::init().map_err(failed("no thread for the operational log"))?;
-    let ended = start(&file, plan, open_files_max, cores, signals, worker).map(|control| {
+    let ended = start(found, open_files_max, cores, signals, worker).map(|control| {
         let (ended, log) = control.run();
         if !log.finish(LAST_WORDS) {
             tracing::warn!("access log: its last lines could not be written in time");
@@ -81,7 +86,7 @@ pub fn run(config: Option<PathBuf>, signals: Signals, worker: Worker) -> Result<
 }
 
 /// Finds, reads and checks the config.
-fn load(config: Option<PathBuf>, cores: usize, open_files_max: u64) -> Result<(PathBuf, Plan), Failure> {
+fn load(config: Option<PathBuf>, machine: Machine) -> Result<Checked, Failure> {
     let file = match config {
         Some(file) => file,
         None => DEFAULT_FILES.iter().map(PathBuf::from).find(|file| file.exists()).ok_or_else(|| {
@@ -89,14 +94,37 @@ fn load(config: Option<PathBuf>, cores: usize, open_files_max: u64) -> Result<(P
         })?,
     };
     let text = read_config(&file).map_err(Failure::Config)?;
-    let plan = check::load_for(&text, &file.to_string_lossy(), cores, open_files_max)
+    let plan = check::load_for(&text, &file.to_string_lossy(), machine.cores, machine.open_files_max)
         .map_err(|faults| Failure::Config(faults.to_string()))?;
-    Ok((file, plan))
+    Ok((Running::new(file, text), plan))
+}
+
+/// Puts the patches of an earlier process over the file, as far as they still fit. Returns the words of operators, to be
+/// said again.
+fn recall(path: &Path, (running, plan): Checked, machine: Machine) -> Result<(Checked, Vec<Override>), Failure> {
+    let state = match state_file::read(path).map_err(failed("$.state_file"))? {
+        Found::Nothing => return Ok(((running, plan), Vec::new())),
+        Found::State(state) => state,
+        Found::Bad(why, aside) => {
+            tracing::error!("the state file is bad and was moved to {}: {why}", aside.display());
+            return Ok(((running, plan), Vec::new()));
+        }
+    };
+    match running.recalled(state.patches, machine) {
+        Ok(Some(checked)) => Ok((checked, state.overrides)),
+        Ok(None) => Ok(((running, plan), state.overrides)),
+        Err(why) => {
+            // Serving what the file says is better than serving nothing; the patches are kept for whoever repairs them.
+            let aside = state_file::set_aside(path).map_err(failed("$.state_file"))?;
+            let aside = aside.display();
+            tracing::error!("the patches in the state file do not fit the config and were moved to {aside}: {why}");
+            Ok(((running, plan), state.overrides))
+        }
+    }
 }
 
 fn start(
-    file: &std::path::Path,
-    plan: Plan,
+    (running, plan): Checked,
     open_files_max: u64,
     cpus: Vec<usize>,
     signals: Signals,
@@ -105,20 +133,43 @@ fn start(
     let cores = plan.workers.unwrap_or(cpus.len());
     let door = Door::new().map_err(failed("control loop"))?;
     let socket = match &plan.control_socket {
-        Some(path) => Some(door.control_socket(path, plan.control_mode).map_err(|e| Failure::System(e.to_string()))?),
+        Some(path) => {
+            Some(door.control_socket(path, &plan.control_access).map_err(|e| Failure::System(e.to_string()))?)
+        }
         None => None,
+    };
+    let file = running.file().to_owned();
+    let state_path = plan.state_file.clone();
+    let machine = Machine { cores, open_files_max };
+    let ((running, plan), overrides) = match &state_path {
+        // The lock is held by now: no other instance uses the file.
+        Some(path) => recall(path, (running, plan), machine)?,
+        None => ((running, plan), Vec::new()),
     };
     let choice = choose_driver(&plan)?;
     let (resolver, resolutions) = resolve_names(&plan, &door)?;
     let target = plan.settings.log_target.clone();
+    let status_listen = plan.status_listen.clone();
+    plan.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     let began = Instant::now();
-    let supervisor =
+    let mut supervisor =
         Supervisor::new(plan, cores, resolutions).map_err(|refusal| Failure::Config(refusal.to_string()))?;
+    for dropped in supervisor.restore(overrides, unix_now(), 0) {
+        tracing::warn!("an override in the state file no longer holds: {dropped}");
+    }
+    let state_file = match state_path {
+        Some(path) => Some(StateFile::open(path, door.ring()).map_err(failed("no thread for the state file"))?),
+        None => None,
+    };
 
     let mut listeners = Listeners::default();
     let mut opened = listeners
         .open(&supervisor.listeners(), cores)
         .map_err(|(name, e)| Failure::System(format!("$.listeners.{name}: {e}")))?;
+    let since = unix_now();
+    let mut monitor = door.monitor(cores, since).map_err(failed("control loop"))?;
+    let status = monitor.open(status_listen.as_ref()).map_err(failed("$.status.listen"))?;
+    monitor.install(status_listen.as_ref(), status);
     let sink = Sink::open(&target).map_err(failed("$.log.access"))?;
     let log = access_log::spawn(cores, sink).map_err(failed("no thread for the access log"))?;
     let publisher = Publisher::new(supervisor.snapshot());
@@ -151,12 +202,8 @@ fn start(
         workers.push(link);
     }
     tracing::info!("ringway {} serves with {cores} workers on {choice}", env!("CARGO_PKG_VERSION"));
-    let origin = Origin {
-        file: file.to_owned(),
-        open_files_max,
-        driver: if choice == Choice::Epoll { "epoll" } else { "uring" },
-        since: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
-    };
+    let origin =
+        Origin { file, open_files_max, driver: if choice == Choice::Epoll { "epoll" } else { "uring" }, since };
     let parts = Parts {
         door,
         began,
@@ -166,10 +213,13 @@ fn start(
         from_workers,
         signals,
         socket,
+        monitor,
         resolver,
         listeners,
         log,
         origin,
+        running,
+        state_file,
     };
     Control::new(parts).map_err(failed("control loop"))
 }

@@ -141,7 +141,9 @@ impl Show {
                 limits::HOLD_DOWN_SECONDS
             ));
         }
-        self.traffic(Duration::from_secs(limits::HOLD_DOWN_SECONDS + 10), |show| show.state_of_two() == "up")?;
+        self.traffic(Duration::from_secs(u64::from(limits::HOLD_DOWN_SECONDS) + 10), |show| {
+            show.state_of_two() == "up"
+        })?;
         say(&format!("\n>>> A probe was answered: {}.", self.tally));
         self.traffic(Duration::from_secs(3), |_| false)?;
         self.show_status();
@@ -170,7 +172,7 @@ Meanwhile the demo's own client asks for www.shop.test ten times a second."
     }
 
     fn wait_until_it_serves(&self) -> Result<(), Over> {
-        while ctl::status(&self.socket, true).is_err() || TcpStream::connect(self.address).is_err() {
+        while ctl::status(&self.socket, ctl::Form::Json).is_err() || TcpStream::connect(self.address).is_err() {
             self.check()?;
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -213,13 +215,13 @@ Meanwhile the demo's own client asks for www.shop.test ten times a second."
     }
 
     fn state_of_two(&self) -> String {
-        let status = ctl::status(&self.socket, true).unwrap_or_default();
+        let status = ctl::status(&self.socket, ctl::Form::Json).unwrap_or_default();
         let status: serde_json::Value = serde_json::from_str(&status).unwrap_or_default();
         status["clusters"]["hello"]["backends"]["two"]["state"].as_str().unwrap_or_default().to_owned()
     }
 
     fn show_status(&self) {
-        if let Ok(table) = ctl::status(Path::new(&self.socket), false) {
+        if let Ok(table) = ctl::status(Path::new(&self.socket), ctl::Form::Text) {
             say(&format!("\n$ ringway ctl status\n{table}"));
         }
     }

@@ -173,6 +173,14 @@ impl Fields {
         self.first_of(known).map(|f| f.value.of(bytes))
     }
 
+    /// Values of all fields of this name, in order; case does not matter. For names that are no [`Known`] ones; `bytes` is
+    /// the head.
+    pub fn named<'a>(&self, bytes: &'a [u8], name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
+        let is = |f: &&Field| usize::from(f.name.end) - usize::from(f.name.start) == name.len();
+        let named = self.iter().filter(is).map(|f| (f.name.of(bytes), f.value.of(bytes)));
+        named.filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
     /// All fields of this kind, in order.
     pub fn all(&self, known: Known) -> impl DoubleEndedIterator<Item = &Field> {
         let len = if self.has(known) { self.len } else { 0 };

@@ -313,6 +313,12 @@ impl ResponseHead {
         Ok(after)
     }
 
+    /// Whether a field of this name, in small letters, is there; `bytes` is the head. For names that are asked for rarely:
+    /// it goes through all lines.
+    pub fn has_field(&self, bytes: &[u8], name: &[u8]) -> bool {
+        self.fields.iter().any(|field| field.name.of(bytes).eq_ignore_ascii_case(name))
+    }
+
     /// 1xx, but not 101.
     pub fn is_interim(&self) -> bool {
         self.status < 200 && self.status != 101

@@ -7,6 +7,7 @@
 
 pub mod body;
 pub mod chunked;
+pub mod cookie;
 pub mod field;
 pub mod forwarded;
 pub mod framing;

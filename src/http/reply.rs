@@ -48,6 +48,10 @@ pub fn write(reply: &Reply, out: &mut Vec<u8>) {
     if let (503, Some(seconds)) = (reply.status, reply.retry_after) {
         line(out, "Retry-After", itoa::Buffer::new().format(seconds).as_bytes());
     }
+    if reply.status == 405 {
+        // RFC 9110 section 15.5.6 demands it. Where Ringway answers so, it does for this reason alone.
+        line(out, "Allow", b"GET, HEAD");
+    }
     connection(reply.close, reply.keep_alive, out);
     out.extend_from_slice(b"\r\n");
     if !reply.head_only {
@@ -173,6 +177,7 @@ pub fn reason(status: u16) -> &'static str {
         400 => "Bad Request",
         403 => "Forbidden",
         404 => "Not Found",
+        405 => "Method Not Allowed",
         408 => "Request Timeout",
         413 => "Content Too Large",
         414 => "URI Too Long",
@@ -235,6 +240,8 @@ mod tests {
         );
         let head = written(&Reply { head_only: true, close: false, keep_alive: true, ..reply() });
         assert!(head.contains("Content-Length: 42\r\n") && head.ends_with("Connection: keep-alive\r\n\r\n"));
+        assert!(written(&Reply { status: 405, ..reply() }).contains("405 Method Not Allowed\r\n"));
+        assert!(written(&Reply { status: 405, ..reply() }).contains("\r\nAllow: GET, HEAD\r\n"));
         let page = written(&Reply { page: Some(("image/gif", b"GIF")), ..reply() });
         assert!(page.contains("Content-Type: image/gif\r\nContent-Length: 3\r\n") && page.ends_with("\r\n\r\nGIF"));
     }

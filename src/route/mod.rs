@@ -1,9 +1,15 @@
 //! Names to backends, as pure data and functions: the table (`table`), the choice of a backend (`balance`), and what a
-//! backend's state means (`health`). Knows nothing of HTTP messages.
+//! backend's state means (`health`); and the cells in which cores count (`counts`, `histogram`). Knows nothing of HTTP
+//! messages.
 
 pub mod balance;
+pub mod counts;
+mod failure_rate;
 pub mod health;
+pub mod health_policy;
+pub mod histogram;
 pub mod host;
+pub mod judge;
 mod paths;
 pub mod table;
 

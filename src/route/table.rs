@@ -1,6 +1,8 @@
 //! The route table: host, then path, to a cluster (docs/CONFIG.md, "routes").
 
+use super::counts::ClusterEnds;
 use super::health::Cells;
+use super::health_policy::HealthPolicy;
 use super::host::{self, Pattern};
 use super::paths::{self, NewPrefix, Paths};
 use super::{BackendId, ClusterId, Endpoint};
@@ -11,7 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// How a cluster picks a backend.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Balance {
     /// Smooth weighted round robin, staggered per core.
     #[default]
@@ -20,6 +22,30 @@ pub enum Balance {
     Random,
     /// The less loaded of two random backends.
     LeastConn,
+    /// The same key to the same backend.
+    Hash(Hash),
+}
+
+/// How a cluster keeps requests that belong together with one backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hash {
+    /// What belongs together.
+    pub by: HashBy,
+    /// Percent of its share by weight that a backend may have before requests go elsewhere; 0 is no bound.
+    pub bounded_load: u32,
+}
+
+/// What is the key of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashBy {
+    /// The client's address, by the listener's trusted proxies.
+    ClientIp,
+    /// The path as sent, without the query.
+    Path,
+    /// The value of the first field of this name (case does not matter) that is not empty.
+    Header(Box<str>),
+    /// The value of the first cookie of this name that is not empty.
+    Cookie(Box<str>),
 }
 
 /// When a response timeout marks a backend down.
@@ -37,6 +63,8 @@ pub enum OnTimeout {
 pub struct Policy {
     /// See [`Balance`].
     pub balance: Balance,
+    /// Percent of the primaries that have to be up, or those that are down get requests, too; 0 is never.
+    pub fail_open: u32,
     /// Seconds to connect.
     pub connect_timeout: u32,
     /// Seconds from the request sent to the response head.
@@ -57,10 +85,8 @@ pub struct Policy {
     pub pool_idle: u32,
     /// Idle connections kept per backend and core.
     pub pool_max: u32,
-    /// See [`OnTimeout`].
-    pub on_timeout: OnTimeout,
-    /// Path that recovery probes ask for with GET; `None` is a plain connect.
-    pub probe_path: Option<String>,
+    /// When a backend counts as down, and how it is probed.
+    pub health: HealthPolicy,
 }
 
 impl Default for Policy {
@@ -68,6 +94,7 @@ impl Default for Policy {
     fn default() -> Policy {
         Policy {
             balance: Balance::default(),
+            fail_open: 0,
             connect_timeout: limits::CONNECT_SECONDS,
             head_timeout: limits::BACKEND_HEAD_SECONDS,
             body_timeout: limits::BODY_SECONDS,
@@ -78,8 +105,7 @@ impl Default for Policy {
             retries: limits::RETRIES,
             pool_idle: limits::POOL_IDLE_SECONDS,
             pool_max: limits::POOL_DEFAULT,
-            on_timeout: OnTimeout::default(),
-            probe_path: None,
+            health: HealthPolicy::default(),
         }
     }
 }
@@ -93,8 +119,12 @@ pub struct Backend {
     pub name: String,
     /// Where to connect.
     pub endpoint: Endpoint,
-    /// At least 1.
+    /// As configured, at least 1. Balancers go by the weight in the published state.
     pub weight: u32,
+    /// Takes requests only when no other one of its cluster can.
+    pub backup: bool,
+    /// Exchanges it may have at once; 0 is no limit.
+    pub max_conns: u32,
     /// What the cores count, kept over reloads.
     pub cells: Arc<Cells>,
 }
@@ -112,6 +142,8 @@ pub struct Cluster {
     pub first_state: usize,
     /// What governs its exchanges.
     pub policy: Policy,
+    /// How its exchanges ended, kept over reloads.
+    pub ends: Arc<ClusterEnds>,
 }
 
 /// One route as configured.
@@ -317,6 +349,8 @@ pub(crate) mod tests {
             name: format!("b{i}"),
             endpoint: Endpoint::Ip(([127, 0, 0, 1], 1 + i as u16).into()),
             weight: *weight,
+            backup: false,
+            max_conns: 0,
             cells: Arc::new(Cells::new(2)),
         };
         Cluster {
@@ -325,6 +359,7 @@ pub(crate) mod tests {
             backends: weights.iter().enumerate().map(backend).collect(),
             first_state,
             policy: policy(balance),
+            ends: Arc::new(ClusterEnds::new(2)),
         }
     }
 

@@ -1,7 +1,8 @@
 //! What a reload changes, and why it may be refused.
 
 use super::compose::{Identities, numbered};
-use crate::config::{ListenerId, Plan};
+use crate::config::{ControlAccess, ListenerId, Plan};
+use crate::event::TakenAway;
 use crate::route::table::BadRoute;
 use crate::route::{BackendId, ClusterId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,8 +63,21 @@ pub struct Change {
     pub listeners: Names,
     /// Some setting is another.
     pub settings: bool,
-    /// Permission bits the control socket gets, if they are others.
-    pub control_mode: Option<u32>,
+    /// Who may use the control socket, if that is another.
+    pub control_access: Option<ControlAccess>,
+    /// What no request is started on any more once every worker runs on the new table.
+    pub taken_away: TakenAway,
+    /// What is in `taken_away`, for people.
+    pub labels: Labels,
+}
+
+/// Names of endpoints and clusters, for people: those that are gone have none in the table any more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Labels {
+    /// `CLUSTER/ID (ENDPOINT)`.
+    pub backends: BTreeMap<BackendId, String>,
+    /// `CLUSTER`.
+    pub clusters: BTreeMap<ClusterId, String>,
 }
 
 /// Names that came, went, or stand for something else now; each in order.
@@ -99,7 +113,7 @@ pub(super) fn change(old: Option<&Plan>, new: &Plan, was: &Identities, is: &Iden
     removed_backends.sort();
     let gone = was.clusters.iter().filter(|(name, _)| !is.clusters.contains_key(*name));
     let mut change =
-        Change { removed_backends, removed_clusters: gone.map(|(_, id)| *id).collect(), ..Change::default() };
+        Change { removed_backends, removed_clusters: gone.map(|(_, (id, _))| *id).collect(), ..Change::default() };
     let address = |slots: &Identities, id: ListenerId| {
         slots.listeners.get(id.0 as usize).and_then(|l| l.as_ref()).map(|l| l.address.clone())
     };
@@ -113,8 +127,32 @@ pub(super) fn change(old: Option<&Plan>, new: &Plan, was: &Identities, is: &Iden
     change.routes = Names::between(&old.routes, &new.routes);
     change.listeners = Names::between(&old.listeners, &new.listeners);
     change.settings = old.settings != new.settings;
-    change.control_mode = (old.control_mode != new.control_mode).then_some(new.control_mode);
+    let led_to = |route: &String| old.routes.get(route).and_then(|route| was.cluster(&route.cluster));
+    change.taken_away = TakenAway {
+        backends: change.removed_backends.iter().copied().collect(),
+        clusters: change.removed_clusters.iter().copied().collect(),
+        rerouted: change.routes.removed.iter().chain(&change.routes.changed).filter_map(led_to).collect(),
+        epoch: 0,
+        queued: true,
+    };
+    change.labels = labels(was, &change.taken_away);
+    change.control_access = (old.control_access != new.control_access).then(|| new.control_access.clone());
     change
+}
+
+/// Names of all that is taken away, by who was who.
+pub(super) fn labels(was: &Identities, away: &TakenAway) -> Labels {
+    let names: BTreeMap<ClusterId, &String> = was.clusters.iter().map(|(name, (id, _))| (*id, name)).collect();
+    let concerned = |id: &ClusterId| away.clusters.contains(id) || away.rerouted.contains(id);
+    let mut labels = Labels::default();
+    for ((cluster, backend, endpoint), (id, _)) in &was.backends {
+        if away.backends.contains(id) || concerned(cluster) {
+            let cluster = names.get(cluster).map_or("?", |name| name.as_str());
+            labels.backends.insert(*id, format!("{cluster}/{backend} ({endpoint})"));
+        }
+    }
+    labels.clusters = names.iter().filter(|(id, _)| concerned(id)).map(|(id, name)| (*id, (*name).clone())).collect();
+    labels
 }
 
 /// Keys that differ and are fixed for the life of the process. A number of workers that says what already runs is none.
@@ -127,7 +165,10 @@ pub(super) fn restart_keys(old: &Plan, new: &Plan, cores: usize) -> Vec<&'static
         keys.push("io");
     }
     if old.control_socket != new.control_socket {
-        keys.push("control_socket");
+        keys.push("control.socket");
+    }
+    if old.state_file != new.state_file {
+        keys.push("state_file");
     }
     keys
 }

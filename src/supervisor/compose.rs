@@ -1,8 +1,9 @@
 //! From a plan to a table and settings, with identities that stay the same over reloads.
 
 use super::Refusal;
-use crate::config::{Address, ClusterPlan, Listener, ListenerId, Plan, Settings};
+use crate::config::{Address, BackendPlan, ClusterPlan, Listener, ListenerId, Plan, Settings};
 use crate::limits::ADDRESSES_PER_NAME_MAX;
+use crate::route::counts::ClusterEnds;
 use crate::route::health::Cells;
 use crate::route::table::{Backend, Cluster, NewRoute, RouteTable};
 use crate::route::{BackendId, ClusterId, Endpoint};
@@ -80,12 +81,19 @@ pub fn names_of(plan: &Plan) -> BTreeSet<String> {
 /// forget its former owner does, and its pooled connections lead elsewhere.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Identities {
-    pub(super) clusters: BTreeMap<String, ClusterId>,
+    pub(super) clusters: BTreeMap<String, (ClusterId, Arc<ClusterEnds>)>,
     pub(super) backends: FxHashMap<BackendKey, (BackendId, Arc<Cells>)>,
     /// By [`ListenerId`]. A removed one stays a hole: connections that it accepted may still live.
     pub(super) listeners: Vec<Option<Listener>>,
     next_cluster: u32,
     next_backend: u32,
+}
+
+impl Identities {
+    /// The number of the cluster of this name.
+    pub(super) fn cluster(&self, name: &str) -> Option<ClusterId> {
+        self.clusters.get(name).map(|(id, _)| *id)
+    }
 }
 
 /// Cluster, backend id, endpoint.
@@ -116,24 +124,32 @@ pub(super) fn compose(
     let mut list = Vec::with_capacity(plan.clusters.len());
     let mut first_state = 0;
     for (name, cluster_plan) in &plan.clusters {
-        let id = match prior.clusters.get(name) {
-            Some(id) => *id,
-            None => ClusterId(take(&mut identities.next_cluster)?),
+        let (id, ends) = match prior.clusters.get(name) {
+            Some(known) => known.clone(),
+            None => (ClusterId(take(&mut identities.next_cluster)?), Arc::new(ClusterEnds::new(cores))),
         };
-        identities.clusters.insert(name.clone(), id);
+        identities.clusters.insert(name.clone(), (id, ends.clone()));
         let mut backends = Vec::with_capacity(cluster_plan.backends.len());
-        for (name, weight, endpoint) in endpoints(cluster_plan, resolutions) {
-            let key = (id, name.to_owned(), endpoint.clone());
+        for (plan, endpoint) in endpoints(cluster_plan, resolutions) {
+            let key = (id, plan.name.clone(), endpoint.clone());
             let (backend, cells) = match prior.backends.get(&key) {
                 Some(known) => known.clone(),
                 None => (BackendId(take(&mut identities.next_backend)?), Arc::new(Cells::new(cores))),
             };
             identities.backends.insert(key, (backend, cells.clone()));
-            backends.push(Backend { id: backend, name: name.to_owned(), endpoint, weight, cells });
+            backends.push(Backend {
+                id: backend,
+                name: plan.name.clone(),
+                endpoint,
+                weight: plan.weight.max(1),
+                backup: plan.backup,
+                max_conns: 0,
+                cells,
+            });
         }
         let count = backends.len();
         let policy = cluster_plan.policy.clone();
-        let cluster = Arc::new(Cluster { id, name: name.clone(), backends, first_state, policy });
+        let cluster = Arc::new(Cluster { id, name: name.clone(), backends, first_state, policy, ends });
         first_state += count;
         clusters.insert(name, cluster.clone());
         list.push(cluster);
@@ -151,12 +167,12 @@ pub(super) fn compose(
     Ok(Composed { identities, table, settings })
 }
 
-/// The endpoints of a cluster with name and weight of their backends, in the operator's order; those of one name
+/// The endpoints of a cluster with their backends, in the operator's order; those of one name
 /// ascending. A name without known address has none.
-fn endpoints<'a>(plan: &'a ClusterPlan, resolutions: &'a Resolutions) -> Vec<(&'a str, u32, Endpoint)> {
+fn endpoints<'a>(plan: &'a ClusterPlan, resolutions: &'a Resolutions) -> Vec<(&'a BackendPlan, Endpoint)> {
     let mut list = Vec::with_capacity(plan.backends.len());
     for backend in &plan.backends {
-        let mut push = |endpoint| list.push((backend.name.as_str(), backend.weight.max(1), endpoint));
+        let mut push = |endpoint| list.push((backend, endpoint));
         match &backend.address {
             Address::Ip(address) => push(Endpoint::Ip(*address)),
             Address::Unix(path) => push(Endpoint::Unix(path.clone())),

@@ -3,38 +3,54 @@
 //! Owned by the control thread, which brings the events and carries out the actions. All times are milliseconds since the
 //! process began (the workers' ticks count seconds from about the same moment).
 //!
-//! An endpoint is up until a look at its cells finds a fault. Then it is down: it takes no traffic and is left alone for
-//! `limits::HOLD_DOWN_SECONDS`. Then it is probed (still down); a good probe makes it up again, a bad one or none holds
-//! it down once more for as long. Faults found while it is down change nothing: one mark never extends another. The last
-//! endpoint of a cluster that is up is never held down, because a bad backend is better than none: the fault is noted,
-//! and only new ones count when another has come back.
+//! An endpoint is up until a look at its cells finds a fault. Then it is held down: it takes no traffic and is left alone
+//! for a time that doubles when it fails again (`hold_down`). Then it has to prove itself (still down): good probes make it
+//! up again, its share growing slowly if the cluster wants that; a bad one holds it down once more. Faults found while it
+//! is down change nothing: one mark never extends another. A cluster with active checks probes its endpoints all the time
+//! (`checks`); bad probes in a row mark one that is up, which then has to prove itself, without being left alone first.
+//!
+//! The last endpoint of a cluster that is up is never held down, because a bad backend is better than none: the fault is
+//! noted, and only new ones count when another has come back.
 //!
 //! A reload is prepared (all checks, nothing changed), then the caller opens sockets, then it is committed or dropped.
 //! What stays keeps its number, its cells and its state.
 
+mod admin;
 mod change;
+mod checks;
 mod compose;
+mod drain;
+mod entry;
+mod hold_down;
+mod judging;
 #[cfg(test)]
 mod simulation;
 mod status;
 #[cfg(test)]
 mod tests;
 
-pub use change::{Change, Names, Refusal};
+pub use admin::{Administered, Paused, Whose};
+pub use change::{Change, Labels, Names, Refusal};
 pub use compose::{Resolution, Resolutions, names_of};
 pub use status::{BackendStatus, ClusterStatus, Status, Unresolved};
 
+use crate::config::command::Level;
 use crate::config::{Listener, ListenerId, Plan, Settings};
-use crate::limits::{DRAIN_GRACE_SECONDS, HOLD_DOWN_SECONDS, PROBE_LOST_MS, PROBE_TIMEOUT_MS, PROBES_MAX, TICK_MS};
+use crate::limits::{SLOW_START_STEPS, TICK_MS};
 use crate::publish::Snapshot;
-use crate::route::health::{Judge, State};
+use crate::route::health::{self, State};
+use crate::route::health_policy::ProbeSpec;
 use crate::route::table::{Backend, Cluster, RouteTable};
-use crate::route::{BackendId, Endpoint};
+use crate::route::{BackendId, ClusterId, Endpoint};
+use admin::Admin;
+use checks::{Checks, Due};
 use compose::{Composed, Identities};
+use drain::Drain;
+use entry::{Entry, Health, Ramp};
 use rustc_hash::FxHashMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// What control has to do, in this order.
 #[derive(Clone, Debug)]
@@ -43,6 +59,13 @@ pub enum Action {
     Publish(Snapshot),
     /// Probe an endpoint and come back with [`Supervisor::probe_result`].
     Probe(Probe),
+    /// Tell the workers (`ToWorker::Rest`).
+    Rest {
+        /// Endpoints.
+        backends: Vec<BackendId>,
+        /// Taken out by an operator, or back in.
+        rests: bool,
+    },
     /// Tell the operator.
     Log(Note),
     /// The drain is over: end the process.
@@ -54,17 +77,19 @@ pub enum Action {
     },
 }
 
-/// One recovery probe.
+/// A prober's number. Given once and never again: the verdict of one that is gone reaches nobody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProbeId(pub u64);
+
+/// One probe to make now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
-    /// Which endpoint.
-    pub backend: BackendId,
-    /// Where it is.
+    /// Whose verdict this will be; one is under way at a time for each.
+    pub id: ProbeId,
+    /// Where it goes.
     pub endpoint: Endpoint,
-    /// Path to ask for with GET; `None`: a connect is enough.
-    pub path: Option<String>,
-    /// Milliseconds it may take.
-    pub timeout_ms: u64,
+    /// What it does.
+    pub spec: Arc<ProbeSpec>,
 }
 
 /// One line for the operator about one endpoint.
@@ -144,58 +169,12 @@ pub struct Supervisor {
     serial: u64,
     states: Vec<State>,
     entries: FxHashMap<BackendId, Entry>,
-    /// When something has to happen to an endpoint that is not up; exactly one entry for each of those.
+    /// When something has to happen to an endpoint by itself; exactly one entry for each such.
     due: BTreeSet<(u64, BackendId)>,
-    probing: usize,
+    checks: Checks,
+    admin: Admin,
+    paused: Arc<[ClusterId]>,
     drain: Option<Drain>,
-}
-
-/// What is known of one endpoint, and where it stands in the table.
-#[derive(Clone, Debug)]
-struct Entry {
-    cluster: usize,
-    index: usize,
-    standing: Standing,
-    since_ms: u64,
-    why: String,
-    /// A fault that was not acted upon, since this was the last one up.
-    kept_up: Option<(u64, String)>,
-    judge: Judge,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
-    Up,
-    /// Left alone until then.
-    Down {
-        probe_ms: u64,
-    },
-    /// A probe is under way; without verdict until then it counts as bad.
-    Probing {
-        lost_ms: u64,
-    },
-}
-
-impl Standing {
-    fn due_ms(self) -> Option<u64> {
-        match self {
-            Standing::Up => None,
-            Standing::Down { probe_ms: at } | Standing::Probing { lost_ms: at } => Some(at),
-        }
-    }
-
-    fn state(self) -> State {
-        if self == Standing::Up { State::Up } else { State::Down }
-    }
-}
-
-#[derive(Debug)]
-struct Drain {
-    since_ms: u64,
-    until_ms: u64,
-    drained: Vec<bool>,
-    cut: u64,
-    stopped: bool,
 }
 
 impl Supervisor {
@@ -219,7 +198,9 @@ impl Supervisor {
             states: Vec::new(),
             entries: FxHashMap::default(),
             due: BTreeSet::new(),
-            probing: 0,
+            checks: Checks::default(),
+            admin: Admin::default(),
+            paused: Arc::default(),
             drain: None,
         };
         supervisor.install(composed, 0);
@@ -233,6 +214,7 @@ impl Supervisor {
             epoch: self.epoch,
             table: self.table.clone(),
             states: self.states.as_slice().into(),
+            paused: self.paused.clone(),
             settings: self.settings.clone(),
         }
     }
@@ -240,6 +222,11 @@ impl Supervisor {
     /// The listeners of now, with their numbers.
     pub fn listeners(&self) -> Vec<(ListenerId, &Listener)> {
         compose::numbered(&self.identities.listeners).collect()
+    }
+
+    /// What each user of the control socket may do; `None` is everything.
+    pub fn control_uids(&self) -> Option<&BTreeMap<u32, Level>> {
+        self.plan.control_access.uids.as_ref()
     }
 
     /// Checks a new plan and gives numbers to what is new; changes nothing. `answers` is what the names in it
@@ -271,7 +258,9 @@ impl Supervisor {
         self.generation += 1;
         self.epoch += 1;
         let notes = self.install(prepared.composed, now);
-        Committed { snapshot: self.snapshot(), change: prepared.change, notes }
+        let mut change = prepared.change;
+        change.taken_away.epoch = self.epoch;
+        Committed { snapshot: self.snapshot(), change, notes }
     }
 
     /// The names of backends, to be resolved from time to time.
@@ -304,115 +293,71 @@ impl Supervisor {
         Some(Committed { snapshot: self.snapshot(), change, notes })
     }
 
-    /// A core reported something about this endpoint: looks at its cells. Endpoints that are gone, and such that are
-    /// down already, are let be.
-    pub fn look(&mut self, backend: BackendId, now: u64) -> Vec<Action> {
-        self.look_at([backend], now)
-    }
-
-    /// Looks at all endpoints: when reports may have been lost (`CoreStats::look_at_all`).
-    pub fn look_at_all(&mut self, now: u64) -> Vec<Action> {
-        let all: Vec<BackendId> = self.table.clusters().iter().flat_map(|c| &c.backends).map(|b| b.id).collect();
-        self.look_at(all, now)
-    }
-
-    /// What is due: probes, verdicts that never came, the end of a drain. To be called about each second, or at
-    /// [`Supervisor::next_deadline`].
+    /// What is due: ends of hold-downs, steps of a slow start, probes, verdicts that never came, the end of a drain. To be
+    /// called about each second, or at [`Supervisor::next_deadline`].
     pub fn tick(&mut self, now: u64) -> Vec<Action> {
         if self.drain.is_some() {
             return self.drain_over(now);
         }
-        let mut actions = Vec::new();
-        let due: Vec<BackendId> = self.due.range(..=(now, BackendId(u32::MAX))).map(|(_, id)| *id).collect();
-        for id in due {
-            match self.entries[&id].standing {
-                Standing::Up => {}
-                Standing::Probing { .. } => {
-                    actions.extend(self.probe_result(id, Err("the probe gave no verdict".to_owned()), now));
+        let mut actions = self.expire_admin(now);
+        self.sample(now);
+        let mut stepped = false;
+        while let Some((_, id)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
+            match self.entries[&id].health {
+                Health::Up { bad, ramp } => {
+                    stepped = true;
+                    self.stand(id, Health::Up { bad, ramp: ramp.and_then(|ramp| ramp.next(now)) });
                 }
-                Standing::Down { .. } if self.probing < PROBES_MAX => {
-                    self.stand(id, Standing::Probing { lost_ms: now + PROBE_LOST_MS });
-                    let (cluster, index) = self.place(id);
-                    actions.push(Action::Probe(Probe {
-                        backend: id,
-                        endpoint: cluster.backends[index].endpoint.clone(),
-                        path: cluster.policy.probe_path.clone(),
-                        timeout_ms: PROBE_TIMEOUT_MS,
-                    }));
-                }
-                Standing::Down { .. } => self.stand(id, Standing::Down { probe_ms: now + TICK_MS }),
+                Health::Held { .. } | Health::Proving { .. } => self.prove(id, now),
             }
         }
+        let (mut notes, mut probes) = (Vec::new(), Vec::new());
+        while let Some(due) = self.checks.next_due(now) {
+            match due {
+                Due::Begin(id, endpoint, spec) => probes.push(Action::Probe(Probe { id, endpoint, spec })),
+                Due::Lost(id) => notes.extend(self.verdict(id, &Err("the probe gave no verdict".to_owned()), now)),
+            }
+        }
+        actions.extend(self.tell(notes, stepped));
+        actions.extend(probes);
         actions
-    }
-
-    /// The verdict of a probe. One that nobody waits for any more is let be.
-    pub fn probe_result(&mut self, backend: BackendId, verdict: Result<(), String>, now: u64) -> Vec<Action> {
-        let probing = |e: &Entry| matches!(e.standing, Standing::Probing { .. });
-        if self.drain.is_some() || !self.entries.get(&backend).is_some_and(probing) {
-            return Vec::new();
-        }
-        match verdict {
-            Ok(()) => {
-                let note = self.bring_up(backend, "a probe was answered".to_owned(), now);
-                vec![self.publish(), Action::Log(note)]
-            }
-            Err(why) => {
-                self.stand(backend, Standing::Down { probe_ms: now + HOLD_DOWN_SECONDS * 1000 });
-                vec![Action::Log(self.note(backend, What::StillDown, format!("probe: {why}")))]
-            }
-        }
     }
 
     /// When [`Supervisor::tick`] has something to do at the earliest.
     pub fn next_deadline(&self) -> Option<u64> {
         match &self.drain {
-            Some(drain) if drain.stopped => None,
-            Some(drain) => Some(drain.until_ms),
-            None => self.due.first().map(|(at, _)| *at),
+            Some(drain) => drain.deadline(),
+            None => {
+                let due = self.due.first().map(|(at, _)| *at);
+                due.into_iter().chain(self.checks.deadline()).chain(self.admin.next_deadline()).min()
+            }
         }
-    }
-
-    /// Begins to end the process: no reload, mark or probe from here on. Returns the seconds the workers get
-    /// (`ToWorker::Drain`); `None` if it has begun before.
-    pub fn drain(&mut self, now: u64) -> Option<u32> {
-        if self.drain.is_some() {
-            return None;
-        }
-        let seconds = self.settings.drain_timeout;
-        let until_ms = now + (u64::from(seconds) + DRAIN_GRACE_SECONDS) * 1000;
-        let drained = vec![false; self.cores];
-        self.drain = Some(Drain { since_ms: now, until_ms, drained, cut: 0, stopped: false });
-        Some(seconds)
-    }
-
-    /// A core has ended its last connection, after cutting so many.
-    pub fn drained(&mut self, core: usize, cut: u32, now: u64) -> Vec<Action> {
-        let Some(drain) = &mut self.drain else { return Vec::new() };
-        if let Some(drained) = drain.drained.get_mut(core)
-            && !std::mem::replace(drained, true)
-        {
-            drain.cut += u64::from(cut);
-        }
-        self.drain_over(now)
     }
 
     /// What another path could break. Cheap enough for tests and for each commit, not for each event.
     pub fn invariants(&self) {
         assert_eq!(self.states.len(), self.table.state_count(), "one state per endpoint");
         assert_eq!(self.entries.len(), self.states.len(), "one entry per endpoint, none for removed ones");
-        let waiting = self.entries.iter().filter_map(|(id, e)| e.standing.due_ms().map(|at| (at, *id)));
-        assert_eq!(waiting.collect::<BTreeSet<_>>(), self.due, "each endpoint that is not up is due once");
-        let probing = self.entries.values().filter(|e| matches!(e.standing, Standing::Probing { .. })).count();
-        assert_eq!(probing, self.probing, "probes under way are counted");
-        assert!(probing <= PROBES_MAX, "probes are bounded");
+        let waiting = self.entries.iter().filter_map(|(id, e)| e.health.due_ms().map(|at| (at, *id)));
+        assert_eq!(waiting.collect::<BTreeSet<_>>(), self.due, "each endpoint that waits for a time is due once");
+        self.checks.invariants();
         for (at, cluster) in self.table.clusters().iter().enumerate() {
             for (index, backend) in cluster.backends.iter().enumerate() {
                 let entry = &self.entries[&backend.id];
                 assert_eq!((entry.cluster, entry.index), (at, index), "an entry knows its place");
-                assert_eq!(self.states[cluster.first_state + index], entry.standing.state(), "states are the entries'");
+                let state = self.states[cluster.first_state + index];
+                assert_eq!(state, self.state_of(backend.id), "states follow from their layers");
+                assert!(state.weight > 0, "whatever may be picked has a weight");
+                let wanted = cluster.policy.health.check.is_some() || matches!(entry.health, Health::Proving { .. });
+                let probed = wanted && !self.is_in_maintenance(backend.id);
+                assert_eq!(
+                    self.checks.serves(&self.probe_key(backend.id), backend.id),
+                    probed,
+                    "who is to be probed is"
+                );
             }
-            assert!(cluster.backends.is_empty() || self.up_count(cluster) > 0, "one of a cluster is always up");
+            let all_out = cluster.backends.iter().all(|b| self.is_out(b.id));
+            assert!(all_out || self.up_count(cluster) > 0, "one of those that operators let serve is always up");
         }
         assert_eq!(self.settings.listeners, self.identities.listeners, "workers see the listeners that are open");
     }
@@ -421,124 +366,111 @@ impl Supervisor {
     fn install(&mut self, composed: Composed, now: u64) -> Vec<Note> {
         self.serial += 1;
         self.identities = composed.identities;
-        self.table = composed.table;
+        let before = std::mem::replace(&mut self.table, composed.table);
         self.settings = composed.settings;
+        self.install_admin();
         let mut old = std::mem::take(&mut self.entries);
-        self.states.clear();
         let table = self.table.clone();
         for (at, cluster) in table.clusters().iter().enumerate() {
             for (index, backend) in cluster.backends.iter().enumerate() {
                 let mut entry = old.remove(&backend.id).unwrap_or_else(|| Entry::fresh(now));
+                if before.clusters().get(entry.cluster).is_some_and(|was| !probed_alike(was, cluster)) {
+                    entry.health.forget_probes();
+                }
                 (entry.cluster, entry.index) = (at, index);
-                self.states.push(entry.standing.state());
                 self.entries.insert(backend.id, entry);
             }
         }
-        self.due = self.entries.iter().filter_map(|(id, e)| e.standing.due_ms().map(|at| (at, *id))).collect();
-        self.probing = self.entries.values().filter(|e| matches!(e.standing, Standing::Probing { .. })).count();
+        let ids = || table.clusters().iter().flat_map(|c| &c.backends).map(|b| b.id);
+        self.states = ids().map(|id| self.state_of(id)).collect();
+        self.due = self.entries.iter().filter_map(|(id, e)| e.health.due_ms().map(|at| (at, *id))).collect();
         let mut notes = Vec::new();
         for cluster in table.clusters() {
-            if self.up_count(cluster) == 0
-                && let Some(first) = cluster.backends.iter().min_by_key(|b| self.entries[&b.id].standing.due_ms())
-            {
-                notes.push(self.bring_up(first.id, "the others of its cluster were removed".to_owned(), now));
-            }
+            notes.extend(self.keep_one_up(cluster, "the others of its cluster were removed", (self.epoch, now)));
         }
+        self.subscribe_all(now);
         self.invariants();
         notes
     }
 
-    fn look_at(&mut self, backends: impl IntoIterator<Item = BackendId>, now: u64) -> Vec<Action> {
-        let mut notes = Vec::new();
-        for id in backends {
-            notes.extend(self.look_at_one(id, now));
-        }
-        let mut actions = Vec::with_capacity(notes.len() + 1);
-        if notes.iter().any(|n| n.what == What::Down) {
-            actions.push(self.publish());
-        }
-        actions.extend(notes.into_iter().map(Action::Log));
-        actions
+    /// Has everyone probed who is to be, and nobody else.
+    fn subscribe_all(&mut self, now: u64) {
+        self.checks.unsubscribe_all();
+        let table = self.table.clone();
+        table.clusters().iter().flat_map(|c| &c.backends).for_each(|b| self.subscribe(b.id, now));
+        self.checks.sweep();
     }
 
-    fn look_at_one(&mut self, id: BackendId, now: u64) -> Option<Note> {
-        if self.drain.is_some() || !self.entries.contains_key(&id) {
-            return None;
-        }
+    /// What is published of an endpoint, put together here and nowhere else: the operator's word goes before observed
+    /// health, and the operator's weight before that of the config.
+    fn state_of(&self, id: BackendId) -> State {
         let (cluster, index) = self.place(id);
-        let (others_up, on_timeout) = (self.up_count(&cluster) > 1, cluster.policy.on_timeout);
-        let cells = cluster.backends[index].cells.all();
-        // Before the cells are read: what a core writes from here on, it reports again.
-        for cell in cells {
-            cell.reported.swap(0, SeqCst);
-        }
-        let entry = self.entries.get_mut(&id)?;
-        if entry.standing != Standing::Up {
-            return None;
-        }
-        let fault = entry.judge.look(cells, on_timeout, tick_of(now))?;
-        let why = fault.to_string();
-        if others_up {
-            entry.kept_up = None;
-            (entry.since_ms, entry.why) = (now, why.clone());
-            self.stand(id, Standing::Down { probe_ms: now + HOLD_DOWN_SECONDS * 1000 });
-            return Some(self.note(id, What::Down, why));
-        }
-        entry.judge.settle(cells);
-        // A backend that keeps failing is told of as often as it would be if it could be held down.
-        let told = entry.kept_up.as_ref().is_some_and(|(at, _)| now < at + HOLD_DOWN_SECONDS * 1000);
-        if told {
-            return None;
-        }
-        entry.kept_up = Some((now, why.clone()));
-        Some(self.note(id, What::KeptUp, why))
-    }
-
-    /// Up again, with a clean slate: what the cells say until now does not count. The others of its cluster may be
-    /// held down from here on.
-    fn bring_up(&mut self, id: BackendId, why: String, now: u64) -> Note {
-        self.stand(id, Standing::Up);
-        let (cluster, index) = self.place(id);
-        if let Some(entry) = self.entries.get_mut(&id) {
-            entry.judge.settle_well(cluster.backends[index].cells.all(), tick_of(now));
-            (entry.since_ms, entry.why) = (now, why.clone());
-        }
-        for backend in &cluster.backends {
-            if let Some(entry) = self.entries.get_mut(&backend.id) {
-                entry.kept_up = None;
+        let (backend, health) = (&cluster.backends[index], self.entries[&id].health);
+        let standing = self.admin.standing(&cluster.name, &backend.name).unwrap_or(health.observed());
+        let weight = self.admin.weight(&cluster.name, &backend.name).unwrap_or(backend.weight);
+        let state = State::new(standing, weight);
+        match health {
+            Health::Up { ramp: Some(ramp), .. } => {
+                let share = u64::from(state.weight) * u64::from(ramp.step) / u64::from(SLOW_START_STEPS);
+                State { weight: (share as u32).max(1), ..state }
             }
+            _ => state,
         }
-        self.note(id, What::Up, why)
     }
 
-    /// The one place where a standing changes, and with it state, due time and the count of probes.
-    fn stand(&mut self, id: BackendId, standing: Standing) {
+    /// Brings the published state of an endpoint in line with its layers.
+    fn refresh(&mut self, id: BackendId) {
+        let entry = &self.entries[&id];
+        let at = self.table.clusters()[entry.cluster].first_state + entry.index;
+        let (was, is) = (self.states[at], self.state_of(id));
+        if was.standing != is.standing {
+            let (cluster, index) = self.place(id);
+            cluster.backends[index].cells.flips[is.index()].fetch_add(1, Relaxed);
+        }
+        self.states[at] = is;
+    }
+
+    /// How an operator has put it out, if so.
+    fn put_out(&self, id: BackendId) -> Option<health::Standing> {
+        let (cluster, index) = self.place(id);
+        self.admin.standing(&cluster.name, &cluster.backends[index].name)
+    }
+
+    fn is_out(&self, id: BackendId) -> bool {
+        self.put_out(id).is_some()
+    }
+
+    fn is_in_maintenance(&self, id: BackendId) -> bool {
+        self.put_out(id) == Some(health::Standing::Maint)
+    }
+
+    /// Of those that operators let serve one is up, whatever happens: a bad backend is better than none. Brings up the one
+    /// that is nearest to its next probe, from this epoch on.
+    fn keep_one_up(&mut self, cluster: &Cluster, why: &str, (epoch, now): (u64, u64)) -> Option<Note> {
+        if self.up_count(cluster) > 0 {
+            return None;
+        }
+        let serving = cluster.backends.iter().filter(|b| !self.is_out(b.id));
+        let first = serving.min_by_key(|b| self.entries[&b.id].health.due_ms())?.id;
+        Some(self.bring_up(first, why.to_owned(), (epoch, now), None))
+    }
+
+    /// The one place where an endpoint's health changes, and with it state and due time.
+    fn stand(&mut self, id: BackendId, health: Health) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        let was = std::mem::replace(&mut entry.standing, standing);
-        self.states[self.table.clusters()[entry.cluster].first_state + entry.index] = standing.state();
+        let was = std::mem::replace(&mut entry.health, health);
+        self.refresh(id);
         if let Some(at) = was.due_ms() {
             self.due.remove(&(at, id));
         }
-        if let Some(at) = standing.due_ms() {
+        if let Some(at) = health.due_ms() {
             self.due.insert((at, id));
         }
-        let probes = |s: Standing| usize::from(matches!(s, Standing::Probing { .. }));
-        self.probing = self.probing + probes(standing) - probes(was);
     }
 
     fn publish(&mut self) -> Action {
         self.epoch += 1;
         Action::Publish(self.snapshot())
-    }
-
-    fn drain_over(&mut self, now: u64) -> Vec<Action> {
-        let Some(drain) = &mut self.drain else { return Vec::new() };
-        let missing = drain.drained.iter().filter(|d| !**d).count();
-        if drain.stopped || (missing > 0 && now < drain.until_ms) {
-            return Vec::new();
-        }
-        drain.stopped = true;
-        vec![Action::Stop { cut: drain.cut, missing }]
     }
 
     /// Cluster of an endpoint that has an entry, and its index therein.
@@ -549,7 +481,7 @@ impl Supervisor {
 
     fn up_count(&self, cluster: &Cluster) -> usize {
         let states = &self.states[cluster.first_state..cluster.first_state + cluster.backends.len()];
-        states.iter().filter(|s| **s == State::Up).count()
+        states.iter().filter(|s| s.is_up()).count()
     }
 
     fn note(&self, id: BackendId, what: What, why: String) -> Note {
@@ -559,18 +491,10 @@ impl Supervisor {
     }
 }
 
-impl Entry {
-    fn fresh(now: u64) -> Entry {
-        Entry {
-            cluster: 0,
-            index: 0,
-            standing: Standing::Up,
-            since_ms: now,
-            why: "it is new".to_owned(),
-            kept_up: None,
-            judge: Judge::default(),
-        }
-    }
+/// Whether two clusters, or two states of one, probe in the same way and as often.
+fn probed_alike(a: &Cluster, b: &Cluster) -> bool {
+    let (a, b) = (&a.policy.health, &b.policy.health);
+    a.probe == b.probe && a.check.map(|c| c.interval) == b.check.map(|c| c.interval)
 }
 
 /// The workers' tick at this time.

@@ -3,6 +3,9 @@
 
 use super::tests::{CORES, plan};
 use super::*;
+use crate::limits::PROBE_LOST_MS;
+use crate::route::health_policy::{Check, FailureRate, HealthPolicy, ProbeRequest};
+use crate::route::table::OnTimeout;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
@@ -22,7 +25,16 @@ impl Dice {
     }
 }
 
-type Key = (String, String, Endpoint);
+type Name = (String, String, Endpoint);
+type ProbeKey = (Endpoint, Arc<ProbeSpec>, Option<u32>);
+
+/// Policies by name of cluster. Those of `FICKLE` change with every reload, so nothing is asked of its times.
+type Policies = BTreeMap<&'static str, HealthPolicy>;
+
+const NAMES: [&str; 4] = ["one", "two", "three", FICKLE];
+const FICKLE: &str = "four";
+/// The longest that any policy here says.
+const LONGEST_MS: u64 = 120_000;
 
 /// What must be true, kept beside the supervisor from its actions alone.
 #[derive(Default)]
@@ -30,21 +42,43 @@ struct Model {
     epoch: u64,
     generation: u64,
     /// Who had which number, ever.
-    owners: BTreeMap<BackendId, Key>,
+    owners: BTreeMap<BackendId, Name>,
     /// Those of the latest table.
-    present: BTreeMap<Key, BackendId>,
-    /// Down, and since when it is left alone: the mark, or the latest verdict.
-    left_alone: BTreeMap<BackendId, u64>,
+    present: BTreeMap<Name, BackendId>,
+    policies: Policies,
+    /// Down, and since when: the mark, or the latest verdict.
+    down: BTreeMap<BackendId, u64>,
+    /// When each came up by a probe.
+    came_up: BTreeMap<BackendId, u64>,
     /// Probes whose verdict is still to come, and when it comes (never, if it is lost).
-    probes: Vec<(u64, BackendId)>,
-    /// Answered well, but not yet published as up.
-    answered: Option<BackendId>,
+    probes: Vec<(u64, ProbeId)>,
+    /// What each probe is, and when it began; of those that are under way.
+    running: BTreeMap<ProbeId, (ProbeKey, u64)>,
+    /// Per way to probe: when the latest began, and how many verdicts in a row were good, or bad.
+    history: BTreeMap<ProbeKey, (u64, u32, u32)>,
+    /// Which prober it was.
+    latest: BTreeMap<ProbeKey, ProbeId>,
+    /// The verdict that is being told.
+    verdict: Option<(ProbeKey, bool)>,
     flips: usize,
     probed: usize,
+    shared: usize,
+    ramps: usize,
+    falls: usize,
     reloads: usize,
 }
 
 impl Model {
+    fn policy(&self, id: BackendId) -> (&HealthPolicy, bool) {
+        let name = self.owners[&id].0.as_str();
+        (&self.policies[name], name == FICKLE)
+    }
+
+    fn key(&self, id: BackendId) -> ProbeKey {
+        let (policy, _) = self.policy(id);
+        (self.owners[&id].2.clone(), policy.probe.clone(), policy.check.map(|c| c.interval))
+    }
+
     fn published(&mut self, snapshot: &Snapshot, reload: bool, now: u64) {
         assert!(snapshot.epoch > self.epoch, "the epoch rises");
         assert_eq!(snapshot.states.len(), snapshot.table.state_count());
@@ -53,42 +87,66 @@ impl Model {
         let mut present = BTreeMap::new();
         for cluster in snapshot.table.clusters() {
             let states = &snapshot.states[cluster.first_state..cluster.first_state + cluster.backends.len()];
-            assert!(states.is_empty() || states.contains(&State::Up), "one of a cluster is up");
+            assert!(states.is_empty() || states.iter().any(|s| s.is_up()), "one of a cluster is up");
             for (backend, state) in cluster.backends.iter().zip(states) {
-                let key = (cluster.name.clone(), backend.name.clone(), backend.endpoint.clone());
-                let owner = self.owners.entry(backend.id).or_insert_with(|| key.clone());
-                assert_eq!(*owner, key, "a number has one owner for ever");
-                if let Some(id) = self.present.get(&key) {
+                let name = (cluster.name.clone(), backend.name.clone(), backend.endpoint.clone());
+                let owner = self.owners.entry(backend.id).or_insert_with(|| name.clone());
+                assert_eq!(*owner, name, "a number has one owner for ever");
+                if let Some(id) = self.present.get(&name) {
                     assert_eq!(*id, backend.id, "what stays keeps its number");
                 } else {
                     assert!(reload, "a flip brings nothing new");
-                    assert_eq!(*state, State::Up, "new ones are up");
+                    assert_eq!(*state, State::up(backend.weight), "new ones are up, with all of their weight");
                 }
-                self.flipped(backend.id, *state, reload, now);
-                assert!(present.insert(key, backend.id).is_none());
+                self.flipped(backend.id, state.standing, reload, now);
+                self.weighed(backend.id, *state, State::up(backend.weight).weight, now);
+                assert!(present.insert(name, backend.id).is_none());
             }
         }
-        self.left_alone.retain(|id, _| present.values().any(|p| p == id));
+        self.down.retain(|id, _| present.values().any(|p| p == id));
         self.present = present;
-        self.answered = None;
     }
 
-    fn flipped(&mut self, id: BackendId, state: State, reload: bool, now: u64) {
-        match (self.left_alone.contains_key(&id), state) {
-            (false, State::Down) => {
+    fn flipped(&mut self, id: BackendId, state: health::Standing, reload: bool, now: u64) {
+        let told = self.verdict.as_ref().filter(|(key, _)| *key == self.key(id)).map(|(_, good)| *good);
+        let (policy, _) = self.policy(id);
+        let (rise, fall) = policy.check.map_or((1, u32::MAX), |c| (c.rise, c.fall));
+        let (_, good, bad) = self.history.get(&self.key(id)).copied().unwrap_or_default();
+        match (self.down.contains_key(&id), state) {
+            (false, health::Standing::Down) => {
                 assert!(!reload, "a reload marks nothing");
-                self.left_alone.insert(id, now);
+                if self.verdict.is_some() {
+                    assert!(told == Some(false) && bad >= fall, "marked by so many bad checks: {bad}");
+                    self.falls += 1;
+                }
+                self.down.insert(id, now);
                 self.flips += 1;
             }
-            (true, State::Up) => {
-                assert!(reload || self.answered == Some(id), "up again only after a good probe");
-                self.left_alone.remove(&id);
+            (true, health::Standing::Up) => {
+                assert!(reload || (told == Some(true) && good >= rise), "up again after so many good probes: {good}");
+                self.down.remove(&id);
+                if !reload {
+                    self.came_up.insert(id, now);
+                }
             }
             _ => {}
         }
     }
 
-    fn apply(&mut self, actions: Vec<Action>, dice: &mut Dice, now: u64) {
+    fn weighed(&mut self, id: BackendId, state: State, full: u32, now: u64) {
+        if !state.is_up() {
+            assert_eq!(state.weight, full, "what is down has no slow start");
+        } else if state.weight < full {
+            let (policy, fickle) = self.policy(id);
+            let since = now - self.came_up[&id];
+            assert!(state.weight >= full / 10, "a tenth at least");
+            // Its steps are taken by ticks, which come each second.
+            assert!(fickle || since <= u64::from(policy.slow_start) * 1000 + 1000, "the slow start ends");
+            self.ramps += 1;
+        }
+    }
+
+    fn apply(&mut self, actions: Vec<Action>, of: &Supervisor, dice: &mut Dice, now: u64) {
         for action in actions {
             match action {
                 Action::Publish(snapshot) => {
@@ -96,29 +154,85 @@ impl Model {
                     self.published(&snapshot, false, now);
                 }
                 Action::Probe(probe) => {
-                    let waited = now - self.left_alone[&probe.backend];
-                    assert!((30_000..=31_000).contains(&waited), "probed after {waited} ms");
-                    assert!(self.present.values().any(|id| *id == probe.backend), "nothing for removed ones");
-                    self.probed += 1;
-                    if dice.roll(8) > 0 {
-                        self.probes.push((now + dice.roll(probe.timeout_ms), probe.backend));
-                    }
+                    let key = of.checks.key_of(probe.id);
+                    self.begin(probe, key, dice, now);
                 }
                 Action::Log(note) => {
-                    let key = (note.cluster, note.backend, note.endpoint);
-                    let id = self.present[&key];
+                    let id = self.present[&(note.cluster, note.backend, note.endpoint)];
                     if note.what == What::StillDown {
-                        self.left_alone.insert(id, now);
+                        self.down.insert(id, now);
                     }
                 }
+                Action::Rest { .. } => {}
                 Action::Stop { .. } => panic!("nobody drains"),
             }
         }
     }
+
+    fn begin(&mut self, probe: Probe, key: ProbeKey, dice: &mut Dice, now: u64) {
+        let history = &mut self.history;
+        self.running.retain(|_, (key, began)| {
+            let lost = now >= *began + u64::from(key.1.timeout) * 1000 + PROBE_LOST_MS;
+            if lost && let Some((_, well, ill)) = history.get_mut(key) {
+                (*well, *ill) = (0, *ill + 1);
+            }
+            !lost
+        });
+        let wants = |id: &BackendId| self.key(*id) == key && (key.2.is_some() || self.down.contains_key(id));
+        let mine: Vec<BackendId> = self.present.values().copied().filter(|id| wants(id)).collect();
+        assert!(!mine.is_empty(), "nobody is probed for nothing");
+        assert!(key.0 == probe.endpoint && key.1 == probe.spec, "a probe is what its prober is for");
+        assert!(self.running.values().all(|(other, _)| *other != key), "one at a time for each way to probe");
+        self.shared += usize::from(mine.len() > 1);
+        let steady = mine.iter().all(|id| !self.policy(*id).1);
+        let idle = mine.iter().all(|id| !self.down.contains_key(id));
+        // A prober that a reload dropped, and another one brought back, begins anew.
+        if self.latest.insert(key.clone(), probe.id) != Some(probe.id) {
+            self.history.remove(&key);
+        }
+        let (before, ..) = self.history.get(&key).copied().unwrap_or_default();
+        if let (Some(interval), true, true) = (key.2, steady && before > 0, idle) {
+            assert!(now - before >= u64::from(interval) * 900, "not before the interval is over");
+        }
+        if let (None, true) = (key.2, steady) {
+            let waited = |id: &BackendId| now - self.down[id];
+            let right = |id: &BackendId| waited(id) >= u64::from(self.policy(*id).0.hold_down) * 1000;
+            assert!(mine.iter().any(right), "left alone first");
+            assert!(mine.iter().all(|id| waited(id) <= LONGEST_MS + 1000), "nobody is forgotten");
+        }
+        self.history.entry(key.clone()).or_default().0 = now;
+        self.running.insert(probe.id, (key, now));
+        assert!(self.running.len() <= crate::limits::PROBES_MAX);
+        self.probed += 1;
+        if dice.roll(8) > 0 {
+            self.probes.push((now + dice.roll(u64::from(probe.spec.timeout) * 1000), probe.id));
+        }
+    }
 }
 
-fn random_plan(dice: &mut Dice) -> Plan {
-    let names = ["one", "two", "three", "four"];
+fn random_health(dice: &mut Dice) -> HealthPolicy {
+    let request = (dice.roll(2) == 0).then(|| ProbeRequest::get("/"));
+    let check = Check {
+        interval: [5, 20][dice.roll(2) as usize],
+        rise: 1 + dice.roll(3) as u32,
+        fall: 1 + dice.roll(3) as u32,
+    };
+    HealthPolicy {
+        on_timeout: [OnTimeout::Silent, OnTimeout::Any][dice.roll(2) as usize],
+        failures: 2 + dice.roll(3) as u32,
+        rate: (dice.roll(3) == 0).then_some(FailureRate { percent: 60, requests: 10, within: 10 }),
+        hold_down: 5 + dice.roll(30) as u32,
+        hold_down_max: dice.roll(LONGEST_MS / 1000) as u32,
+        slow_start: [0, 1, 12][dice.roll(3) as usize],
+        check: (dice.roll(2) == 0).then_some(check),
+        probe: Arc::new(ProbeSpec { timeout: 5, request }),
+        ..HealthPolicy::default()
+    }
+}
+
+/// A plan; the policies of it are noted.
+fn random_plan(policies: &mut Policies, dice: &mut Dice) -> Plan {
+    policies.insert(FICKLE, random_health(dice));
     let backends = [
         ("a", "10.0.0.1:80"),
         ("b", "10.0.0.2:80"),
@@ -128,14 +242,18 @@ fn random_plan(dice: &mut Dice) -> Plan {
         ("m", "m.local:81"),
     ];
     let mut chosen = Vec::new();
-    for name in names {
+    for name in NAMES {
         if dice.roll(4) > 0 {
             let mut list: Vec<(&str, &str)> = backends.into_iter().filter(|_| dice.roll(3) > 0).collect();
             list.dedup_by_key(|b| b.0);
             chosen.push((name, list));
         }
     }
-    plan(&chosen.iter().map(|(name, list)| (*name, list.as_slice())).collect::<Vec<_>>())
+    let mut plan = plan(&chosen.iter().map(|(name, list)| (*name, list.as_slice())).collect::<Vec<_>>());
+    for (name, cluster) in &mut plan.clusters {
+        cluster.policy.health = policies[name.as_str()].clone();
+    }
+    plan
 }
 
 fn random_answer(dice: &mut Dice) -> Result<Vec<IpAddr>, String> {
@@ -163,6 +281,8 @@ fn traffic(supervisor: &mut Supervisor, dice: &mut Dice, now: u64) -> Vec<Action
         }
         _ => {
             cell.timeout_sent_tick.store(tick_of(now.saturating_sub(30_000)) + 1, Relaxed);
+            cell.timeout_epoch.store(supervisor.epoch, Relaxed);
+            cell.timeout_heads.store(cell.heads(), Relaxed);
             cell.timeouts.fetch_add(1, Relaxed);
         }
     }
@@ -171,8 +291,10 @@ fn traffic(supervisor: &mut Supervisor, dice: &mut Dice, now: u64) -> Vec<Action
 
 fn run(seed: u64) -> Model {
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    let mut supervisor = Supervisor::new(random_plan(&mut dice), CORES, Resolutions::default()).unwrap();
-    let mut model = Model::default();
+    let policies = NAMES.into_iter().map(|name| (name, random_health(&mut dice))).collect();
+    let mut model = Model { policies, ..Model::default() };
+    let first = random_plan(&mut model.policies, &mut dice);
+    let mut supervisor = Supervisor::new(first, CORES, Resolutions::default()).unwrap();
     model.published(&supervisor.snapshot(), true, 0);
     let mut now = 0;
     let mut next_tick = 0;
@@ -180,23 +302,31 @@ fn run(seed: u64) -> Model {
         now += dice.roll(400);
         while next_tick <= now {
             let actions = supervisor.tick(next_tick);
-            model.apply(actions, &mut dice, next_tick);
+            model.apply(actions, &supervisor, &mut dice, next_tick);
             next_tick += 1000;
         }
         let answers: Vec<_> = model.probes.extract_if(.., |(at, _)| *at <= now).collect();
         for (_, id) in answers {
-            let good = dice.roll(2) == 0;
-            model.answered = good.then_some(id);
-            let verdict = if good { Ok(()) } else { Err("refused".to_owned()) };
+            let good = dice.roll(3) > 0;
+            model.verdict = model.running.remove(&id).map(|(key, _)| (key, good));
+            if let Some((key, _)) = model.verdict.clone() {
+                let (_, well, ill) = model.history.entry(key).or_default();
+                (*well, *ill) = if good { (*well + 1, 0) } else { (0, *ill + 1) };
+            }
+            let verdict = if good { Ok("status 200".to_owned()) } else { Err("refused".to_owned()) };
             let actions = supervisor.probe_result(id, verdict, now);
-            model.apply(actions, &mut dice, now);
+            model.apply(actions, &supervisor, &mut dice, now);
+            model.verdict = None;
         }
         match dice.roll(60) {
             0 => {
-                let prepared = supervisor.prepare(random_plan(&mut dice), Resolutions::default()).unwrap();
+                let mut policies = model.policies.clone();
+                let next = random_plan(&mut policies, &mut dice);
+                let prepared = supervisor.prepare(next, Resolutions::default()).unwrap();
                 if dice.roll(3) > 0 {
                     let done = supervisor.commit(prepared, now);
                     assert_eq!(done.snapshot.generation, model.generation + 1, "one more reload");
+                    model.policies = policies;
                     let was: Vec<BackendId> = model.present.values().copied().collect();
                     model.published(&done.snapshot, true, now);
                     let gone = was.into_iter().filter(|id| !model.present.values().any(|p| p == id));
@@ -220,19 +350,16 @@ fn run(seed: u64) -> Model {
                 let id = BackendId(dice.roll(200) as u32);
                 if !model.present.values().any(|p| *p == id) {
                     assert!(supervisor.look(id, now).is_empty());
-                    assert!(supervisor.probe_result(id, Ok(()), now).is_empty());
+                    assert!(supervisor.probe_result(ProbeId(1 << 40), Ok(String::new()), now).is_empty());
                 }
             }
             _ => {
                 let actions = traffic(&mut supervisor, &mut dice, now);
-                model.apply(actions, &mut dice, now);
+                model.apply(actions, &supervisor, &mut dice, now);
             }
         }
         supervisor.invariants();
         assert_eq!(supervisor.snapshot().epoch, model.epoch, "nothing changes unpublished");
-        for since in model.left_alone.values() {
-            assert!(now - since <= 31_000 + PROBE_LOST_MS + 1000, "nobody is forgotten");
-        }
     }
     model
 }
@@ -241,13 +368,14 @@ fn run(seed: u64) -> Model {
 fn seeds() {
     let one = std::env::var("SEED").ok().and_then(|s| s.parse().ok());
     let seeds = one.map_or(1..SEEDS + 1, |seed| seed..seed + 1);
-    let (mut flips, mut probed, mut reloads) = (0, 0, 0);
+    let mut sums = [0; 6];
     for seed in seeds.clone() {
         let result = std::panic::catch_unwind(|| run(seed));
-        let model = result.unwrap_or_else(|_| panic!("replay with SEED={seed}"));
-        (flips, probed, reloads) = (flips + model.flips, probed + model.probed, reloads + model.reloads);
+        let m = result.unwrap_or_else(|_| panic!("replay with SEED={seed}"));
+        let counts = [m.flips, m.probed, m.reloads, m.shared, m.ramps, m.falls];
+        sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
     }
     // A simulation in which nothing happens proves nothing.
     let runs = seeds.count();
-    assert!(flips >= 10 * runs && probed >= 10 * runs && reloads >= 10 * runs, "{flips} {probed} {reloads}");
+    assert!(runs == 1 || sums.iter().all(|sum| *sum >= 2 * runs), "{sums:?}");
 }

@@ -1,8 +1,10 @@
 //! What the supervisor knows, for `ringway ctl status`. Plain data; whoever prints it reads the counters in the cells.
 
-use super::{Standing, Supervisor};
+use super::{Health, Paused, Supervisor};
 use crate::config::Address;
-use crate::route::health::{Cells, State};
+use crate::config::state::Override;
+use crate::route::health::{self, Cells};
+use crate::route::table::{Backend, Cluster};
 use crate::route::{BackendId, ClusterId, Endpoint};
 use std::sync::Arc;
 
@@ -28,6 +30,8 @@ pub struct ClusterStatus {
     pub name: String,
     /// Its endpoints.
     pub backends: Vec<BackendStatus>,
+    /// Its requests wait.
+    pub paused: Option<Paused>,
     /// Backends whose name could not be resolved at the latest attempt.
     pub unresolved: Vec<Unresolved>,
 }
@@ -44,15 +48,22 @@ pub struct BackendStatus {
     /// Its weight.
     pub weight: u32,
     /// As published.
-    pub state: State,
+    pub state: health::Standing,
+    /// As health alone would have it.
+    pub observed: health::Standing,
+    /// What operators have overruled.
+    pub overrides: Vec<Override>,
     /// Since when.
     pub since_ms: u64,
     /// Why it is in this state.
     pub why: String,
-    /// When it will be probed; `None` if it is up, or if a probe is under way.
+    /// When it will be probed at the earliest; `None` if it is up and its cluster has no checks, or if a probe is under
+    /// way.
     pub next_probe_ms: Option<u64>,
     /// A probe is under way.
     pub probing: bool,
+    /// What the latest probe found.
+    pub evidence: Option<String>,
     /// When and why it would have been held down, had it not been the last one up.
     pub kept_up: Option<(u64, String)>,
     /// What the cores count.
@@ -78,7 +89,8 @@ impl Supervisor {
         let clusters = self.table.clusters().iter().map(|cluster| ClusterStatus {
             id: cluster.id,
             name: cluster.name.clone(),
-            backends: cluster.backends.iter().map(|b| self.backend_status(b)).collect(),
+            backends: cluster.backends.iter().map(|b| self.backend_status(cluster, b)).collect(),
+            paused: self.pauses().get(&cluster.name).cloned(),
             unresolved: self.unresolved(&cluster.name),
         });
         Status {
@@ -89,18 +101,26 @@ impl Supervisor {
         }
     }
 
-    fn backend_status(&self, backend: &crate::route::table::Backend) -> BackendStatus {
+    fn backend_status(&self, cluster: &Cluster, backend: &Backend) -> BackendStatus {
         let entry = &self.entries[&backend.id];
+        let (checked_ms, probing) = self.checks.state(&self.probe_key(backend.id));
+        let next_probe_ms = match entry.health {
+            Health::Held { until_ms } => Some(until_ms),
+            _ => checked_ms,
+        };
         BackendStatus {
             id: backend.id,
             name: backend.name.clone(),
             endpoint: backend.endpoint.clone(),
             weight: backend.weight,
-            state: entry.standing.state(),
+            state: self.state_of(backend.id).standing,
+            observed: entry.health.observed(),
+            overrides: self.admin.said(&cluster.name, &backend.name),
             since_ms: entry.since_ms,
             why: entry.why.clone(),
-            next_probe_ms: if let Standing::Down { probe_ms } = entry.standing { Some(probe_ms) } else { None },
-            probing: matches!(entry.standing, Standing::Probing { .. }),
+            next_probe_ms,
+            probing,
+            evidence: entry.evidence.clone(),
             kept_up: entry.kept_up.clone(),
             cells: backend.cells.clone(),
         }

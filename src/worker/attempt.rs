@@ -7,6 +7,7 @@ use super::deadlines::{Aim, Dir, SlotGuard};
 use super::net::{How, Net, Stream, is_local};
 use super::relay::{self, Delivered, First, Pace, Uploaded};
 use super::session::{End, Rest, Tally, Turn};
+use crate::access_log::Phase;
 use crate::exchange::{Exchange, Next, Reason, Trouble};
 use crate::http::body::{Body, CHUNK_PREFIX_MAX, Encoding, chunk_prefix};
 use crate::http::framing::Framing;
@@ -15,8 +16,10 @@ use crate::http::reject::{Failure, Fault};
 use crate::http::rewrite::{self, RequestRewrite, ResponseRewrite};
 use crate::http::{Version, persist};
 use crate::limits;
+use crate::route::health_policy::HealthPolicy;
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// How an attempt ended.
 pub(super) enum Outcome {
@@ -32,11 +35,14 @@ pub(super) enum Outcome {
 pub(super) struct Flow<'a> {
     /// The request's head.
     request: &'a [u8],
+    /// The microsecond at which the attempt began.
+    sent_us: u64,
     pub(super) body_max: u64,
     pub(super) body_timeout: u32,
     pub(super) client_timeout: u32,
     pub(super) client_rate_min: u64,
     head_timeout: u32,
+    health: &'a HealthPolicy,
     pub(super) upload_encoding: Encoding,
     /// The whole request is with the backend.
     pub(super) uploaded: Cell<bool>,
@@ -67,11 +73,20 @@ impl Flow<'_> {
         }
     }
 
+    /// What the upload waits for is what the exchange waits for, until the response comes.
+    pub(super) fn upload_enters<N: Net, C: Stream>(&self, turn: &Turn<'_, N, C>, phase: Phase) {
+        if !self.head_seen.get() && !self.answering.get() {
+            turn.enter(phase);
+        }
+    }
+
     /// The upload waits for bytes of the client now.
-    pub(super) fn wait_for_body(&self, slot: &SlotGuard) {
+    pub(super) fn wait_for_body<N: Net, C: Stream>(&self, turn: &Turn<'_, N, C>) {
+        let slot = turn.slot;
         if self.expecting.get() {
             slot.arm(Dir::Up, Aim::Backend, self.head_timeout);
         } else {
+            self.upload_enters(turn, Phase::BodyClient);
             slot.arm(Dir::Up, Aim::ClientRead, self.client_timeout);
             slot.reading(true, 0, self.client_rate_min);
         }
@@ -84,11 +99,12 @@ impl Flow<'_> {
     }
 
     /// An interim response is out: the watch is the backend's again, and a client that waited for it may send.
-    fn interim_sent(&self, slot: &SlotGuard) {
-        if self.expecting.replace(false) && !self.uploaded.get() && !self.stopping.get() {
-            self.wait_for_body(slot);
-        }
+    fn interim_sent<N: Net, C: Stream>(&self, turn: &Turn<'_, N, C>) {
+        let slot = turn.slot;
         self.answering.set(false);
+        if self.expecting.replace(false) && !self.uploaded.get() && !self.stopping.get() {
+            self.wait_for_body(turn);
+        }
         if self.head_due.get() {
             self.wait_for_head(slot);
         } else {
@@ -147,6 +163,9 @@ pub(super) async fn attempt<N: Net, C: Stream>(
 ) -> Outcome {
     let (core, slot, policy) = (turn.core, turn.slot, &cluster.shared.policy);
     let mut body = Body::new(turn.head.framing);
+    tally.reused = None;
+    // All attempts carry the same one.
+    tally.request_id.get_or_insert_with(|| (u128::from(core.random()) << 64) | u128::from(core.random()));
     let mut out = core.buffers.take(Class::Small);
     let taken = match compose(turn, buf, &mut body, policy.body_max, tally, &mut out) {
         Ok(taken) => taken,
@@ -155,7 +174,7 @@ pub(super) async fn attempt<N: Net, C: Stream>(
             return Outcome::Refuse { status, reason };
         }
     };
-    let sent = backend.sent(slot.now());
+    let sent = backend.sent(slot.now(), core.stats.epoch.load(Relaxed), core.net.now_us());
     backend.occupy(1);
     let mut lease = Lease { stream: None, reused: false, backend, slot };
     if let Err(trouble) = connect(turn, policy.connect_timeout, (state.fresh_only, body.is_done()), &mut lease).await {
@@ -164,6 +183,8 @@ pub(super) async fn attempt<N: Net, C: Stream>(
     }
     let Some(stream) = &lease.stream else { return Outcome::Failed { trouble: Trouble::Connect, sent } };
     let reused = lease.reused;
+    tally.reused = Some(reused);
+    turn.received.set(body.payload_bytes());
 
     let before = out.len();
     let pace = Pace { dir: Dir::Up, aim: Aim::Backend, seconds: policy.body_timeout };
@@ -178,11 +199,13 @@ pub(super) async fn attempt<N: Net, C: Stream>(
 
     let flow = Flow {
         request: &buf.filled()[..turn.head.bytes],
+        sent_us: sent.us,
         body_max: policy.body_max,
         body_timeout: policy.body_timeout,
         client_timeout: policy.client_body_timeout,
         client_rate_min: policy.client_rate_min,
         head_timeout: policy.head_timeout,
+        health: &policy.health,
         upload_encoding: encoding(turn.head.framing),
         uploaded: Cell::new(body.is_done()),
         head_seen: Cell::new(false),
@@ -236,6 +259,8 @@ pub(super) async fn attempt<N: Net, C: Stream>(
         }
         Down::Upgraded => {
             slot.backend_answered();
+            slot.tunnel();
+            turn.enter(Phase::Tunnel);
             tally.bytes += relay::tunnel(turn, stream, policy.tunnel_timeout, &buf.filled()[taken..]).await;
             let idle = slot.fired(Dir::Up) || slot.fired(Dir::Down);
             tally.reason = if idle { Reason::TunnelIdle } else { Reason::Tunnel };
@@ -289,9 +314,9 @@ fn compose<N: Net, C: Stream>(
             peer,
             trusted: listener.zip(peer).is_some_and(|(listener, peer)| listener.trusts(peer)),
             client: tally.client,
-            scheme: if info.tls { "https" } else { "http" },
+            scheme: info.scheme(),
             port: info.local.map_or(0, |local| local.port()),
-            request_id: (u128::from(core.random()) << 64) | u128::from(core.random()),
+            request_id: tally.request_id.unwrap_or_default(),
             via: view.settings.via.as_deref(),
             underscores: view.settings.underscores,
         };
@@ -344,15 +369,19 @@ async fn connect<N: Net, C: Stream>(
     let once = !turn.head.method.is_idempotent() || !whole;
     if !fresh_only && let Some(stream) = backend.pool.check_out(&core.net, slot.now(), once) {
         slot.backend(Some(stream.handle()));
+        add(&core.stats.pool_hits, 1);
         (lease.stream, lease.reused) = (Some(stream), true);
+        turn.pass_to(Phase::FirstByte);
         return Ok(());
     }
+    add(&core.stats.pool_misses, 1);
     slot.arm(Dir::Down, Aim::Backend, seconds);
     let connected = core.net.connect(&backend.endpoint, |handle| slot.backend(Some(handle))).await;
     slot.disarm(Dir::Down);
     match connected {
         Ok(stream) => {
             add(&core.stats.connects, 1);
+            turn.enter(Phase::FirstByte);
             lease.stream = Some(stream);
             Ok(())
         }
@@ -388,9 +417,15 @@ async fn download<N: Net, C: Stream>(
         }
     };
     flow.head_seen.set(true);
+    turn.enter(Phase::BodyClient);
     slot.disarm(Dir::Down);
     slot.backend_answered();
-    backend.answered(head.status, slot.now());
+    let took_us = core.net.now_us().saturating_sub(flow.sent_us);
+    if flow.health.statuses.contains(head.status) && !asks_for_patience(&head, buf.filled()) {
+        core.answered_badly(backend, head.status, took_us);
+    } else {
+        backend.answered(head.status, slot.now(), took_us);
+    }
     if reused {
         backend.pool.reused(true);
     }
@@ -444,6 +479,11 @@ async fn download<N: Net, C: Stream>(
     }
 }
 
+/// Whether a backend is only busy: it says when it wants to be asked again (RFC 9110 section 15.6.4).
+fn asks_for_patience(head: &ResponseHead, bytes: &[u8]) -> bool {
+    head.status == 503 && head.has_field(bytes, b"retry-after")
+}
+
 /// Receives until the final response head is complete; passes interim ones on. The buffer begins with the head.
 async fn final_head<N: Net, C: Stream>(
     turn: &Turn<'_, N, C>,
@@ -480,7 +520,7 @@ async fn final_head<N: Net, C: Stream>(
                         slot.lose_client();
                         break Trouble::ClosedInHead;
                     }
-                    flow.interim_sent(slot);
+                    flow.interim_sent(turn);
                 }
                 buf.consume(bytes);
                 scan = HeadScan::default();
@@ -512,7 +552,10 @@ async fn interim<N: Net, C: Stream>(
     let core = turn.core;
     let mut out = core.buffers.take(Class::Small);
     turn.write_head(head, buf.filled(), Framing::None, false, &mut out);
-    turn.send(out, tally).await
+    let before = tally.bytes;
+    let sent = turn.send(out, tally).await;
+    tally.interim_bytes += tally.bytes - before;
+    sent
 }
 
 /// In an attempt whose request is only partly in memory nothing can be tried again: what failed is answered here, while

@@ -7,12 +7,14 @@ use super::net::{Net, Stream};
 use super::pool::{Keep, Pool};
 use crate::event::FromWorker;
 use crate::exchange::Blame;
-use crate::route::balance::{Balancer, Tried};
-use crate::route::health::{Cells, CoreCell};
+use crate::limits;
+use crate::route::balance::{Ask, Balancer, Pick, Tried};
+use crate::route::health::{Cells, CoreCell, State};
 use crate::route::table::{Cluster, Policy};
 use crate::route::{BackendId, ClusterId, Endpoint};
 use rustc_hash::FxHashMap;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -31,7 +33,10 @@ pub struct LocalCluster<S> {
     /// As published.
     pub shared: Arc<Cluster>,
     backends: Vec<Rc<LocalBackend<S>>>,
-    balancer: RefCell<Balancer>,
+    /// Goes on over reloads.
+    balancer: Rc<RefCell<Balancer>>,
+    /// Exchanges that are with it now, of this core.
+    in_flight: Rc<Cell<u32>>,
 }
 
 /// One endpoint as this core uses it.
@@ -45,10 +50,16 @@ pub struct LocalBackend<S> {
     /// Idle connections to it.
     pub pool: Pool<S>,
     cells: Arc<Cells>,
+    /// That of its cluster.
+    cluster_in_flight: Rc<Cell<u32>>,
     core: usize,
     /// Response heads that this core has had from it.
     heads: Cell<u64>,
+    suspicion: Cell<Option<Suspicion>>,
     gone: Cell<bool>,
+    /// Taken out by an operator.
+    rests: Cell<bool>,
+    cluster: ClusterId,
 }
 
 impl<S> LocalBackend<S> {
@@ -56,29 +67,47 @@ impl<S> LocalBackend<S> {
         self.cells.core(self.core)
     }
 
-    /// A request goes out. Keep what this returns for [`Core::blame`].
-    pub fn sent(&self, now: u32) -> Sent {
+    /// A request goes out, by the snapshot of this epoch, at a tick and a microsecond. Keep what this returns for [`Core::blame`].
+    pub fn sent(&self, now: u32, epoch: u64, us: u64) -> Sent {
         let cell = self.cell();
         add(&cell.requests, 1);
-        Sent { tick: now, heads: self.heads.get() }
+        Sent { tick: now, epoch, us, heads: self.heads.get() }
     }
 
-    /// A response head came: the backend lives.
-    pub fn answered(&self, status: u16, now: u32) {
+    /// A response head came, so many microseconds after [`Sent::us`]: the backend lives, and is well.
+    pub fn answered(&self, status: u16, now: u32, took_us: u64) {
         let cell = self.cell();
-        self.heads.set(self.heads.get() + 1);
         if cell.failures_in_row.load(Ordering::Relaxed) != 0 {
             set(&cell.failures_in_row, 0);
         }
+        self.head(status, now, took_us);
+    }
+
+    /// One more failure in a row.
+    fn failed(&self) {
+        let failures = &self.cell().failures_in_row;
+        set(failures, failures.load(Ordering::Relaxed).saturating_add(1));
+    }
+
+    fn head(&self, status: u16, now: u32, took_us: u64) {
+        let cell = self.cell();
+        self.heads.set(self.heads.get() + 1);
         set(&cell.head_tick, now + 1);
-        let class = usize::from(status / 100).clamp(1, 5) - 1;
-        add(&cell.statuses[class], 1);
+        let heads = &cell.statuses[usize::from(status / 100).clamp(1, 5) - 1];
+        heads.store(heads.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+        cell.latency.add(took_us);
+    }
+
+    /// Heads that all cores have had from it. Reads other cores' cells: not for the path of each request.
+    fn heads_of_all(&self) -> u64 {
+        self.cells.all().iter().map(CoreCell::heads).sum()
     }
 
     /// An exchange begins (`1`) or ends (`-1`) to occupy it.
     pub fn occupy(&self, by: i32) {
         let in_flight = &self.cell().in_flight;
         in_flight.store(in_flight.load(Ordering::Relaxed).wrapping_add_signed(by), Ordering::Relaxed);
+        self.cluster_in_flight.set(self.cluster_in_flight.get().wrapping_add_signed(by));
     }
 
     /// A request that failed here is sent again.
@@ -86,9 +115,9 @@ impl<S> LocalBackend<S> {
         add(&self.cell().retries, 1);
     }
 
-    /// Removed by a reload: its connections are not pooled any more.
+    /// Removed by a reload or taken out by an operator: its connections are not pooled any more.
     pub fn is_gone(&self) -> bool {
-        self.gone.get()
+        self.gone.get() || self.rests.get()
     }
 }
 
@@ -96,7 +125,34 @@ impl<S> LocalBackend<S> {
 #[derive(Clone, Copy, Debug)]
 pub struct Sent {
     tick: u32,
+    epoch: u64,
+    /// The microsecond, by the core's clock.
+    pub us: u64,
     heads: u64,
+}
+
+/// Why this core avoids a backend: a request to it timed out, and nothing came since. Whether the backend is down is for
+/// control to judge, by what all cores know; until then no further request should have to wait as long.
+#[derive(Clone, Copy, Debug)]
+struct Suspicion {
+    /// Heads over all cores when it arose: one more, and it is over.
+    heads: u64,
+    /// It is over from this tick on in any case: a backend that nobody asks cannot answer.
+    until: u32,
+}
+
+impl<S> LocalCluster<S> {
+    /// The tried ones and the suspected ones. Where control has judged, the suspicion is over.
+    fn suspected(&self, states: &[State], tried: &Tried) -> Tried {
+        let mut avoided = *tried;
+        for (index, backend) in self.backends.iter().enumerate().filter(|(_, b)| b.suspicion.get().is_some()) {
+            match states.get(self.shared.first_state + index) {
+                Some(state) if state.is_up() => avoided.add(index),
+                _ => backend.suspicion.set(None),
+            }
+        }
+        avoided
+    }
 }
 
 /// Clusters and backends of one core.
@@ -104,22 +160,32 @@ pub struct Clusters<S> {
     clusters: RefCell<FxHashMap<ClusterId, Rc<LocalCluster<S>>>>,
     backends: RefCell<FxHashMap<BackendId, Rc<LocalBackend<S>>>>,
     pooled: Rc<Cell<usize>>,
+    /// No fewer than there are suspicions, exact after each tick.
+    suspicions: Cell<usize>,
 }
 
 impl<S> Default for Clusters<S> {
     fn default() -> Self {
-        Clusters { clusters: RefCell::default(), backends: RefCell::default(), pooled: Rc::default() }
+        Clusters {
+            clusters: RefCell::default(),
+            backends: RefCell::default(),
+            pooled: Rc::default(),
+            suspicions: Cell::new(0),
+        }
     }
 }
 
 impl<S: Stream> Clusters<S> {
     /// This core's side of a published cluster, made or renewed if the config of it has changed.
     fn local(&self, cluster: &Arc<Cluster>, core: usize, seed: impl FnOnce() -> u64) -> Rc<LocalCluster<S>> {
-        if let Some(local) = self.clusters.borrow().get(&cluster.id)
-            && Arc::ptr_eq(&local.shared, cluster)
-        {
-            return local.clone();
-        }
+        let (balancer, in_flight) = match self.clusters.borrow().get(&cluster.id) {
+            Some(local) if Arc::ptr_eq(&local.shared, cluster) => return local.clone(),
+            Some(before) => {
+                before.balancer.borrow_mut().refit(cluster);
+                (before.balancer.clone(), before.in_flight.clone())
+            }
+            None => (Rc::new(RefCell::new(Balancer::new(cluster, core, seed()))), Rc::default()),
+        };
         let mut known = self.backends.borrow_mut();
         let backends = cluster.backends.iter().map(|backend| {
             let fresh = || {
@@ -129,18 +195,19 @@ impl<S: Stream> Clusters<S> {
                     endpoint: backend.endpoint.clone(),
                     pool: Pool::new(self.pooled.clone()),
                     cells: backend.cells.clone(),
+                    cluster_in_flight: in_flight.clone(),
                     core,
                     heads: Cell::new(0),
+                    suspicion: Cell::new(None),
                     gone: Cell::new(false),
+                    rests: Cell::new(false),
+                    cluster: cluster.id,
                 })
             };
             known.entry(backend.id).or_insert_with(fresh).clone()
         });
-        let local = Rc::new(LocalCluster {
-            shared: cluster.clone(),
-            backends: backends.collect(),
-            balancer: RefCell::new(Balancer::new(cluster, core, seed())),
-        });
+        let backends = backends.collect();
+        let local = Rc::new(LocalCluster { shared: cluster.clone(), backends, balancer, in_flight });
         self.clusters.borrow_mut().insert(cluster.id, local.clone());
         local
     }
@@ -158,10 +225,42 @@ impl<S: Stream> Clusters<S> {
         }
     }
 
-    /// One tick: closes pooled connections that have idled too long or that the backend has closed. Returns how many
-    /// are left.
+    /// Operators have taken these out, or back in. One that this core has never used has nothing to close.
+    pub fn rest(&self, backends: &[BackendId], rests: bool) {
+        for backend in backends.iter().filter_map(|id| self.backends.borrow().get(id).cloned()) {
+            backend.rests.set(rests);
+            if rests {
+                backend.pool.close_all();
+            }
+        }
+    }
+
+    /// Idle connections to these, where there are any, with the clusters of theirs.
+    pub fn pooled_of(&self, backends: &BTreeSet<BackendId>) -> Vec<(ClusterId, BackendId, u32)> {
+        let known = self.backends.borrow();
+        let found = backends.iter().filter_map(|id| known.get(id));
+        found.map(|b| (b.cluster, b.id, b.pool.len() as u32)).filter(|(_, _, pooled)| *pooled > 0).collect()
+    }
+
+    /// One tick: closes pooled connections that have idled too long or that the backend has closed, and drops suspicions
+    /// that are over. Returns how many connections are left.
     pub fn tick<N: Net<Stream = S>>(&self, net: &N, now: u32) -> usize {
-        self.backends.borrow().values().for_each(|backend| backend.pool.tick(net, now));
+        let mut suspicions = 0;
+        for backend in self.backends.borrow().values() {
+            backend.pool.tick(net, now);
+            // No cells are made for a backend that nobody has used.
+            if let Some(cell) = backend.cells.all().get(backend.core) {
+                set(&cell.pooled, backend.pool.len() as u32);
+            }
+            if let Some(suspicion) = backend.suspicion.get() {
+                if backend.heads_of_all() == suspicion.heads && now < suspicion.until {
+                    suspicions += 1;
+                } else {
+                    backend.suspicion.set(None);
+                }
+            }
+        }
+        self.suspicions.set(suspicions);
         self.pooled.get()
     }
 
@@ -179,15 +278,28 @@ impl<N: Net> Core<N> {
         Some(self.clusters.local(&route.cluster, self.index, || self.random()))
     }
 
-    /// Picks an up backend that was not tried, by the current snapshot; `None` if there is none.
+    /// Picks a backend that was not tried, by the current snapshot; `None` if there is none. Books it if it is not up.
+    /// `key` is what [`super::affinity`] makes of the request.
     pub(super) fn pick(
         &self,
         cluster: &LocalCluster<N::Stream>,
         tried: &Tried,
-    ) -> Option<(usize, Rc<LocalBackend<N::Stream>>)> {
+        key: Option<u64>,
+    ) -> Option<(Pick, Rc<LocalBackend<N::Stream>>)> {
         let view = self.view();
-        let index = cluster.balancer.borrow_mut().pick(&cluster.shared, &view.states, tried)?;
-        Some((index, cluster.backends[index].clone()))
+        let mut balancer = cluster.balancer.borrow_mut();
+        let mut pick = |tried: &Tried| {
+            let ask = Ask { tried, key, in_flight: cluster.in_flight.get(), epoch: view.epoch };
+            balancer.pick(&cluster.shared, &view.states, ask)
+        };
+        let avoided = (self.clusters.suspicions.get() > 0).then(|| cluster.suspected(&view.states, tried));
+        // One that is suspected is still better than none.
+        let pick = avoided.and_then(|avoided| pick(&avoided)).or_else(|| pick(tried))?;
+        let backend = &cluster.backends[pick.index];
+        if pick.fail_open {
+            add(&backend.cell().fail_open, 1);
+        }
+        Some((pick, backend.clone()))
     }
 
     /// Puts a backend connection that may be used again into its pool.
@@ -211,17 +323,44 @@ impl<N: Net> Core<N> {
             Blame::Connect => add(&cell.connect_errors, 1),
             Blame::Reset => add(&cell.resets, 1),
             Blame::Timeout => {
-                add(&cell.timeouts, 1);
                 if backend.heads.get() == sent.heads {
-                    set(&cell.timeout_sent_tick, sent.tick + 1);
+                    self.suspect(backend, sent);
                 }
+                // Last: who sees the count sees what was noted of it.
+                cell.timeouts.store(cell.timeouts.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
             }
         }
         if blame != Blame::Timeout {
-            set(&cell.failures_in_row, cell.failures_in_row.load(Ordering::Relaxed).saturating_add(1));
+            backend.failed();
         }
-        if cell.reported.swap(1, Ordering::SeqCst) == 0 {
+        self.report(backend);
+    }
+
+    /// A response head came with a status that counts as a failure: the backend lives, but is not well.
+    pub(super) fn answered_badly(&self, backend: &LocalBackend<N::Stream>, status: u16, took_us: u64) {
+        backend.failed();
+        // Bad before it is counted at all: whoever sees the head knows that it was bad.
+        add(&backend.cell().bad_statuses, 1);
+        backend.head(status, self.slots.now(), took_us);
+        self.report(backend);
+    }
+
+    fn report(&self, backend: &LocalBackend<N::Stream>) {
+        if backend.cell().reported.swap(1, Ordering::SeqCst) == 0 {
             self.tell(FromWorker::Report { core: self.index, backend: backend.id });
+        }
+    }
+
+    /// Notes that this backend has been silent since a request was sent, and avoids it until that is judged.
+    fn suspect(&self, backend: &LocalBackend<N::Stream>, sent: Sent) {
+        let cell = backend.cell();
+        cell.timeout_heads.store(cell.heads(), Ordering::Relaxed);
+        cell.timeout_epoch.store(sent.epoch, Ordering::Relaxed);
+        cell.timeout_sent_tick.store(sent.tick + 1, Ordering::Relaxed);
+        let until = self.slots.now() + limits::HOLD_DOWN_SECONDS;
+        let suspicion = Suspicion { heads: backend.heads_of_all(), until };
+        if backend.suspicion.replace(Some(suspicion)).is_none() {
+            self.clusters.suspicions.set(self.clusters.suspicions.get() + 1);
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use super::net::{Handle, How, Net};
 use crate::limits;
+use crate::route::{BackendId, ClusterId};
 use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -62,6 +63,20 @@ pub struct Slot {
     drained: Cell<bool>,
     /// The backend connection was shut down from here: its end says nothing about what the backend has sent.
     backend_ended: Cell<bool>,
+    place: Cell<Place>,
+}
+
+/// Where an exchange stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Its cluster, once it is routed; and its backend, once one is picked.
+    pub cluster: Option<ClusterId>,
+    /// See `cluster`.
+    pub backend: Option<BackendId>,
+    /// Epoch of the snapshot that routed it.
+    pub epoch: u64,
+    /// It has become a tunnel.
+    pub tunnel: bool,
 }
 
 /// All slots of one core.
@@ -96,6 +111,7 @@ impl Slots {
             slow: Cell::new(false),
             drained: Cell::new(false),
             backend_ended: Cell::new(false),
+            place: Cell::default(),
         });
         SlotGuard { slots: self.clone(), key }
     }
@@ -108,6 +124,11 @@ impl Slots {
             slot.look_for_client(net, now);
             slot.expire(net, now);
         }
+    }
+
+    /// Where the exchanges stand that are routed; every busy connection has one at most.
+    pub fn places(&self, mut each: impl FnMut(Place)) {
+        self.list.borrow().iter().map(|(_, slot)| slot.place.get()).filter(|p| p.cluster.is_some()).for_each(&mut each);
     }
 
     /// Cuts every busy connection: the end of a drain. Returns how many were not cut before.
@@ -218,7 +239,18 @@ impl SlotGuard {
             slot.waiting_since.set(NEVER);
             slot.read_bytes.set(0);
             slot.read_ticks.set(0);
+            slot.place.set(Place::default());
         });
+    }
+
+    /// Says where the exchange stands now.
+    pub fn place(&self, place: Place) {
+        self.with(|slot| slot.place.set(place));
+    }
+
+    /// The exchange has become a tunnel.
+    pub fn tunnel(&self) {
+        self.with(|slot| slot.place.set(Place { tunnel: true, ..slot.place.get() }));
     }
 
     /// Another attempt: what the last one armed or fired is forgotten, the client's part stays.

@@ -5,15 +5,19 @@
 //! backend, [`relay`] moves the bodies. Nothing in here decides about HTTP: that is `http/` and `exchange`.
 
 mod accept;
+mod affinity;
 mod attempt;
 pub mod buffers;
 mod busy;
 mod clusters;
+mod count;
 mod deadlines;
 mod idle;
+mod log;
 pub mod net;
 mod pipes;
 mod pool;
+mod pulse;
 mod relay;
 mod session;
 mod splice;
@@ -34,6 +38,7 @@ use net::Net;
 use net::driver::Choice;
 use net::os::{Bell, Os};
 use pipes::Pipes;
+use pulse::Pulse;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io::Write;
@@ -57,6 +62,13 @@ pub struct ConnInfo {
     pub via_proxy: Option<SocketAddr>,
     /// It came through TLS.
     pub tls: bool,
+}
+
+impl ConnInfo {
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls { "https" } else { "http" }
+    }
 }
 
 /// A stage between accept and the sessions: it may speak first (PROXY protocol, a TLS handshake), change what is known of
@@ -137,6 +149,7 @@ pub struct Core<N: Net> {
     drain: Cell<Option<Drain>>,
     cut: Cell<u32>,
     random: Cell<u64>,
+    pulse: Pulse,
     date: Cell<[u8; 29]>,
     unix_seconds: Cell<u64>,
     /// Counts connections that have ended.
@@ -202,6 +215,9 @@ where
                 },
                 ToWorker::Unlisten { id } => core.unlisten(|listening| listening == id),
                 ToWorker::Forget { backends, clusters } => core.clusters.forget(&backends, &clusters),
+                ToWorker::Rest { backends, rests } => core.clusters.rest(&backends, rests),
+                // Whoever asked may have gone; then there is nobody to tell.
+                ToWorker::Count { on, answer } => drop(answer.try_send((core.index, core.remains(&on)))),
                 ToWorker::Drain { seconds } => core.begin_drain(seconds),
             }
         }
@@ -243,6 +259,7 @@ impl<N: Net> Core<N> {
             drain: Cell::new(None),
             cut: Cell::new(0),
             random: Cell::new(net.seed()),
+            pulse: Pulse::default(),
             date: Cell::new([b' '; 29]),
             unix_seconds: Cell::new(0),
             left: Cell::new(0),
@@ -270,9 +287,10 @@ impl<N: Net> Core<N> {
         // Nobody holds a view across an await, so this is the only one; control frees what is behind it.
         if let Ok(View(old)) = Rc::try_unwrap(old) {
             self.retired.borrow_mut().push(old);
-            self.retire();
         }
+        self.stats.epoch_at_us.store(self.net.now_us(), Ordering::Relaxed);
         self.stats.epoch.store(epoch, Ordering::Release);
+        self.retire();
     }
 
     /// Tells control. A hint that finds the channel full is not lost: control is made to look at everything.
@@ -306,6 +324,11 @@ impl<N: Net> Core<N> {
 
     fn count(&self, now: u32, pooled: usize) {
         let stats = &self.stats;
+        let cpu_us = self.net.cpu_us();
+        let beat = self.pulse.beat(now, self.net.now_us(), cpu_us);
+        stats.lag.add(beat.late_us);
+        stats.cpu_us.store(cpu_us, Ordering::Relaxed);
+        stats.busy_permille.store(beat.busy_permille, Ordering::Relaxed);
         stats.ticks.store(now, Ordering::Relaxed);
         stats.connections.store(self.connections.get() as u64, Ordering::Relaxed);
         stats.idle.store(self.idle.len() as u64, Ordering::Relaxed);
@@ -401,6 +424,11 @@ impl<N: Net> Core<N> {
     /// Whether responses have to say that the connection ends.
     fn is_draining(&self) -> bool {
         self.drain.get().is_some()
+    }
+
+    /// Whether health checks are told that traffic is welcome.
+    fn is_ready(&self) -> bool {
+        self.publisher.is_ready() && !self.is_draining()
     }
 
     /// Nothing is accepted any more, and nobody is left of those who were.

@@ -123,6 +123,11 @@ impl<S: Stream> Pool<S> {
         }
     }
 
+    /// Idle connections.
+    pub fn len(&self) -> usize {
+        self.idle.borrow().len()
+    }
+
     /// Closes all.
     pub fn close_all(&self) {
         let mut idle = self.idle.borrow_mut();

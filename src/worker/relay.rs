@@ -10,6 +10,7 @@ use super::deadlines::{Aim, Dir, SlotGuard};
 use super::net::{How, Net, Stream};
 use super::session::Turn;
 use super::splice::{self, Spliced};
+use crate::access_log::Phase;
 use crate::exchange::Reason;
 use crate::http::body::{Body, CHUNK_PREFIX_MAX, Decoded, Encoding, chunk_prefix};
 use crate::limits;
@@ -139,7 +140,7 @@ pub(super) async fn upload<N: Net, C: Stream>(
             buf = core.buffers.take(Class::Small);
             match spliced {
                 Spliced::Whole => {
-                    upload_done(slot, flow);
+                    upload_done(turn, flow);
                     return Uploaded::Done(buf);
                 }
                 Spliced::Refused => copies = true,
@@ -150,7 +151,7 @@ pub(super) async fn upload<N: Net, C: Stream>(
         }
         buf = next_buffer(core, buf, &body, was_full);
         if rest.is_empty() {
-            flow.wait_for_body(slot);
+            flow.wait_for_body(turn);
             let received;
             (received, buf) = turn.stream.recv(buf).await;
             let n = received.unwrap_or(0);
@@ -175,6 +176,7 @@ pub(super) async fn upload<N: Net, C: Stream>(
         if body.payload_bytes() > flow.body_max {
             break (413, Reason::BodyTooLarge);
         }
+        turn.received.set(body.payload_bytes());
         if in_head {
             rest = &rest[piece.consumed..];
         }
@@ -188,6 +190,7 @@ pub(super) async fn upload<N: Net, C: Stream>(
         let whole = frame(&mut buf, piece, flow.upload_encoding, &body);
         let pace = Pace { dir: Dir::Up, aim: Aim::Backend, seconds: flow.body_timeout };
         let mut sent;
+        flow.upload_enters(turn, Phase::BodyBackend);
         flow.sending.set(true);
         (sent, buf) = send_all(backend, slot, pace, buf).await;
         if sent.is_ok() && !whole {
@@ -205,7 +208,7 @@ pub(super) async fn upload<N: Net, C: Stream>(
         }
         if body.is_done() {
             core.buffers.put(buf);
-            upload_done(slot, flow);
+            upload_done(turn, flow);
             if in_head {
                 return Uploaded::DoneInHead { behind: rest.len() };
             }
@@ -219,10 +222,11 @@ pub(super) async fn upload<N: Net, C: Stream>(
 }
 
 /// The whole request is with the backend.
-fn upload_done(slot: &SlotGuard, flow: &Flow<'_>) {
-    slot.disarm(Dir::Up);
+fn upload_done<N: Net, C: Stream>(turn: &Turn<'_, N, C>, flow: &Flow<'_>) {
+    turn.slot.disarm(Dir::Up);
     flow.uploaded.set(true);
-    flow.wait_for_head(slot);
+    flow.upload_enters(turn, Phase::FirstByte);
+    flow.wait_for_head(turn.slot);
 }
 
 /// Why a client's body ended before its end.
@@ -245,6 +249,7 @@ async fn not_taken<N: Net, C: Stream>(turn: &Turn<'_, N, C>, flow: &Flow<'_>, er
     // The backend may have answered before it stopped reading: the other pump finds out, in bounded time.
     turn.core.buffers.put(buf);
     turn.slot.disarm(Dir::Up);
+    flow.upload_enters(turn, Phase::FirstByte);
     flow.wait_for_head(turn.slot);
     Uploaded::Stopped { drained: false }
 }
@@ -375,8 +380,10 @@ pub(super) async fn deliver<N: Net, C: Stream>(
         }
         buf = next_buffer(core, buf, &body, was_full);
         slot.arm(Dir::Down, Aim::Backend, flow.body_timeout);
+        turn.enter(Phase::BodyBackend);
         let received;
         (received, buf) = backend.recv(buf).await;
+        turn.enter(Phase::BodyClient);
         match received {
             Ok(n) if n > 0 => was_full = buf.spare() == 0,
             Ok(_) if body.complete_at_eof() && ended_by_backend(turn, backend, flow).await => {
@@ -437,12 +444,13 @@ pub(super) async fn tunnel<N: Net, C: Stream>(
         slot.arm(Dir::Down, Aim::Backend, seconds);
     };
     both_moved();
-    let (_, to_client) = both(
+    let (from_client, to_client) = both(
         carry(core, turn.stream, backend, early, &both_moved),
         carry(core, backend, turn.stream, &[], &both_moved),
         |_| {},
     )
     .await;
+    turn.received.set(from_client);
     to_client
 }
 

@@ -1,16 +1,19 @@
 //! One busy period of a client connection: head, exchange, head, exchange, until no byte is left or the connection ends.
 
+use super::affinity;
 use super::attempt::{self, Outcome};
 use super::buffers::{Buf, Class};
 use super::busy::Mailbox;
 use super::clusters::{LocalBackend, LocalCluster, add};
-use super::deadlines::{Aim, Dir, SlotGuard};
+use super::deadlines::{Aim, Dir, Place, SlotGuard};
+use super::log::{Logged, Watch};
 use super::net::{How, Net, Stream};
 use super::relay;
 use super::{ConnInfo, Core};
-use crate::access_log::Record;
-use crate::config::{HalfClose, LogTarget};
+use crate::access_log::Phase;
+use crate::config::HalfClose;
 use crate::exchange::{Exchange, Next, Reason, Trouble};
+use crate::failures::{self, Failure};
 use crate::http::body::Body;
 use crate::http::forwarded;
 use crate::http::framing::Framing;
@@ -19,6 +22,7 @@ use crate::http::reject::Reject;
 use crate::http::{Method, Version, reply};
 use crate::limits;
 use crate::route::balance::Tried;
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -74,6 +78,10 @@ pub(super) struct Turn<'a, N: Net, C> {
     pub(super) info: &'a ConnInfo,
     pub(super) slot: &'a SlotGuard,
     pub(super) head: &'a RequestHead,
+    /// Where its time goes.
+    pub(super) watch: &'a Watch,
+    /// Bytes of the request's body so far, without framing; in a tunnel those of the client.
+    pub(super) received: Cell<u64>,
     rules: ClientRules,
 }
 
@@ -90,12 +98,17 @@ pub(super) struct Tally<S> {
     pub(super) status: u16,
     /// Bytes sent to the client.
     pub(super) bytes: u64,
+    /// Of those, bytes of interim responses.
+    pub(super) interim_bytes: u64,
     pub(super) reason: Reason,
     pub(super) retries: u32,
     pub(super) client: Option<IpAddr>,
-    cluster: Option<Rc<LocalCluster<S>>>,
-    backend: Option<Rc<LocalBackend<S>>>,
-    began_us: u64,
+    /// The X-Request-Id of all its attempts, where none is kept; there once one was made.
+    pub(super) request_id: Option<u128>,
+    /// Whether the connection of the last attempt came from the pool.
+    pub(super) reused: Option<bool>,
+    pub(super) cluster: Option<Rc<LocalCluster<S>>>,
+    pub(super) backend: Option<Rc<LocalBackend<S>>>,
 }
 
 /// How the wait for a head ended.
@@ -121,6 +134,7 @@ pub(super) async fn serve_each<N: Net, C: Stream>(core: Rc<Core<N>>, mailbox: Rc
 /// Serves requests until the connection is idle or closed.
 async fn serve<N: Net, C: Stream>(core: &Rc<Core<N>>, mut conn: Conn<C>, head: &mut RequestHead) -> Served<C> {
     let slot = core.slots.open(conn.stream.handle());
+    let watch = Watch::default();
     let mut buf = core.buffers.take(Class::Small);
     loop {
         slot.begin();
@@ -129,10 +143,10 @@ async fn serve<N: Net, C: Stream>(core: &Rc<Core<N>>, mut conn: Conn<C>, head: &
             (view.settings.client_head_timeout, view.settings.underscores)
         };
         slot.arm(Dir::Up, Aim::ClientRead, head_timeout);
-        let began_us = if core.logs() { core.net.now_us() } else { 0 };
+        watch.begin(core);
         let mut scan = HeadScan::default();
-        let asked;
-        (asked, buf) = read_head(&conn.stream, &slot, &mut scan, head, underscores, buf).await;
+        let (asked, waited);
+        ((asked, waited), buf) = read_head(&conn.stream, &slot, &mut scan, head, underscores, buf).await;
         slot.disarm(Dir::Up);
         if matches!(asked, Asked::Silent) {
             core.buffers.put(buf);
@@ -140,8 +154,15 @@ async fn serve<N: Net, C: Stream>(core: &Rc<Core<N>>, mut conn: Conn<C>, head: &
         }
         let after = {
             let rules = core.client_rules();
-            let turn = Turn { core, stream: &conn.stream, info: &conn.info, slot: &slot, head, rules };
-            let mut tally = Tally::new(began_us);
+            let (stream, info, received) = (&conn.stream, &*conn.info, Cell::new(0));
+            let turn = Turn { core, stream, info, slot: &slot, head, watch: &watch, received, rules };
+            // A head that came whole was not waited for.
+            if waited {
+                turn.enter(Phase::Connect)
+            } else {
+                turn.pass_to(Phase::Connect)
+            }
+            let mut tally = Tally::default();
             match asked {
                 Asked::Head => exchange(&turn, buf, &mut tally).await,
                 refused => turn.refuse(refused, buf, &mut tally).await,
@@ -171,7 +192,7 @@ async fn serve<N: Net, C: Stream>(core: &Rc<Core<N>>, mut conn: Conn<C>, head: &
     }
 }
 
-/// Receives until a head is complete and judged.
+/// Receives until a head is complete and judged; and whether its first bytes were not all.
 async fn read_head<C: Stream>(
     stream: &C,
     slot: &SlotGuard,
@@ -179,16 +200,17 @@ async fn read_head<C: Stream>(
     head: &mut RequestHead,
     underscores: crate::http::head::Underscores,
     mut buf: Buf,
-) -> (Asked, Buf) {
+) -> ((Asked, bool), Buf) {
+    let mut waited = false;
     loop {
         if !buf.is_empty() {
             match scan.request(buf.filled()) {
-                Ok(Scan::Partial) => {}
+                Ok(Scan::Partial) => waited = true,
                 Ok(Scan::Complete(bytes)) => {
                     let judged = head.parse(&buf.filled()[..bytes], underscores);
-                    return (judged.map_or_else(Asked::Rejected, |()| Asked::Head), buf);
+                    return ((judged.map_or_else(Asked::Rejected, |()| Asked::Head), waited), buf);
                 }
-                Err(reject) => return (Asked::Rejected(reject), buf),
+                Err(reject) => return ((Asked::Rejected(reject), waited), buf),
             }
         }
         buf.compact();
@@ -196,9 +218,9 @@ async fn read_head<C: Stream>(
         (received, buf) = stream.recv(buf).await;
         match received {
             Ok(n) if n > 0 => {}
-            _ if buf.is_empty() => return (Asked::Silent, buf),
-            _ if slot.fired(Dir::Up) => return (Asked::Timeout, buf),
-            _ => return (Asked::Truncated, buf),
+            _ if buf.is_empty() => return ((Asked::Silent, waited), buf),
+            _ if slot.fired(Dir::Up) => return ((Asked::Timeout, waited), buf),
+            _ => return ((Asked::Truncated, waited), buf),
         }
     }
 }
@@ -246,6 +268,10 @@ async fn run<N: Net, C: Stream>(turn: &Turn<'_, N, C>, buf: Buf, tally: &mut Tal
     if head.max_forwards == Some(0) {
         return turn.answer(200, Reason::Own, buf, tally).await;
     }
+    if turn.asks_for_health(buf.filled()) {
+        let status = if core.is_ready() { 200 } else { 503 };
+        return turn.answer(status, Reason::Health, buf, tally).await;
+    }
     let mut state = None;
     let mut tried = Tried::default();
     let mut cluster: Option<Rc<LocalCluster<N::Stream>>> = None;
@@ -259,19 +285,30 @@ async fn run<N: Net, C: Stream>(turn: &Turn<'_, N, C>, buf: Buf, tally: &mut Tal
         if cluster.as_ref().is_none_or(|before| !Rc::ptr_eq(before, &found)) {
             tried = Tried::default();
         }
+        tally.cluster = Some(found.clone());
         let policy = &found.shared.policy;
         if matches!(head.framing, Framing::Length(n) if n > policy.body_max) {
             return turn.answer(413, Reason::BodyTooLarge, buf, tally).await;
         }
         let state = state.get_or_insert_with(|| Exchange::new(head.method, policy.retries));
-        tally.cluster = Some(found.clone());
         cluster = Some(found.clone());
-        let Some((index, backend)) = core.pick(&found, &tried) else {
+        let place = Place { cluster: Some(found.shared.id), epoch: core.view().epoch, ..Place::default() };
+        let key = affinity::key(&policy.balance, head, buf.filled(), tally.client);
+        let Some((pick, backend)) = core.pick(&found, &tried, key) else {
             return turn.answer(last.0, last.1, buf, tally).await;
         };
+        if state.retries > 0 {
+            turn.enter_retry();
+        }
         tally.backend = Some(backend.clone());
+        turn.slot.place(Place { backend: Some(backend.id), ..place });
         match attempt::attempt(turn, &found, &backend, state, &buf, tally).await {
-            Outcome::End(end) => return (end, buf),
+            Outcome::End(end) => {
+                if pick.fail_open && tally.reason == Reason::Done {
+                    tally.reason = Reason::FailOpen;
+                }
+                return (end, buf);
+            }
             Outcome::Refuse { status, reason } => return turn.answer(status, reason, buf, tally).await,
             Outcome::Failed { trouble, sent } => {
                 if turn.client_is_gone(tally) {
@@ -288,7 +325,7 @@ async fn run<N: Net, C: Stream>(turn: &Turn<'_, N, C>, buf: Buf, tally: &mut Tal
                         tally.retries = state.retries;
                         last = trouble.answer();
                         if avoid {
-                            tried.add(index);
+                            tried.add(pick.index);
                         }
                     }
                     Next::Answer { status, reason } => return turn.answer(status, reason, buf, tally).await,
@@ -299,14 +336,36 @@ async fn run<N: Net, C: Stream>(turn: &Turn<'_, N, C>, buf: Buf, tally: &mut Tal
     }
 }
 
+impl<S> Default for Tally<S> {
+    fn default() -> Self {
+        Tally {
+            status: 0,
+            bytes: 0,
+            interim_bytes: 0,
+            reason: Reason::Done,
+            retries: 0,
+            client: None,
+            request_id: None,
+            reused: None,
+            cluster: None,
+            backend: None,
+        }
+    }
+}
+
 impl<S> Tally<S> {
-    fn new(began_us: u64) -> Self {
-        let (cluster, backend) = (None, None);
-        Tally { status: 0, bytes: 0, reason: Reason::Done, retries: 0, client: None, cluster, backend, began_us }
+    /// The status that the client was sent; 0 if nothing of a final response went out.
+    pub(super) fn status_sent(&self) -> u16 {
+        if self.bytes > self.interim_bytes { self.status } else { 0 }
     }
 }
 
 impl<N: Net, C: Stream> Turn<'_, N, C> {
+    /// Of the table that was current when the request came.
+    pub(super) fn generation(&self) -> u64 {
+        self.rules.generation
+    }
+
     /// The client's address, by the listener's trusted proxies.
     fn client(&self, head_bytes: &[u8]) -> Option<IpAddr> {
         let peer = self.info.peer.map(|peer| peer.ip());
@@ -314,6 +373,13 @@ impl<N: Net, C: Stream> Turn<'_, N, C> {
         let listener = view.settings.listener(self.info.listener);
         let Some(listener) = listener.filter(|l| !l.trusted_proxies.is_empty()) else { return peer };
         forwarded::client(self.head, head_bytes, peer, &|ip| listener.trusts(ip))
+    }
+
+    /// Whether this is a health check, which is answered here whatever its Host says.
+    fn asks_for_health(&self, head_bytes: &[u8]) -> bool {
+        let view = self.core.view();
+        let path = view.settings.listener(self.info.listener).and_then(|l| l.health_path.as_deref());
+        path.is_some_and(|path| path.as_bytes() == self.head.path.of(head_bytes))
     }
 
     /// Whether the exchange has lost its client; books the reason.
@@ -364,6 +430,7 @@ impl<N: Net, C: Stream> Turn<'_, N, C> {
         tally: &mut Tally<N::Stream>,
     ) -> bool {
         let core = self.core;
+        self.enter(Phase::BodyClient);
         tally.status = status;
         tally.reason = reason;
         let known = head_bytes.is_some();
@@ -372,8 +439,16 @@ impl<N: Net, C: Stream> Turn<'_, N, C> {
         if let (Reason::Own, Some(bytes)) = (reason, head_bytes) {
             reply::final_recipient(self.head, bytes, &core.date.get(), close, keep_alive, out.vec());
         } else {
-            add(&core.stats.own_answers[usize::from(status >= 500)], 1);
+            let health = reason == Reason::Health;
+            if !health {
+                add(&core.stats.own_answers[usize::from(status >= 500)], 1);
+            }
             let view = core.view();
+            let page = if health && status == 200 {
+                Some(("text/plain; charset=utf-8", &b"ok\n"[..]))
+            } else {
+                view.settings.pages.get(&status).map(|page| (page.content_type.as_str(), &page.body[..]))
+            };
             let accept = head_bytes.and_then(|bytes| self.head.accept(bytes));
             reply::write(
                 &reply::Reply {
@@ -384,7 +459,7 @@ impl<N: Net, C: Stream> Turn<'_, N, C> {
                     keep_alive,
                     retry_after: (status == 503).then_some(view.settings.retry_after),
                     date: &core.date.get(),
-                    page: view.settings.pages.get(&status).map(|page| (page.content_type.as_str(), &page.body[..])),
+                    page,
                     detail: reason.detail(),
                 },
                 out.vec(),
@@ -407,10 +482,6 @@ impl<N: Net, C: Stream> Turn<'_, N, C> {
 }
 
 impl<N: Net> Core<N> {
-    fn logs(&self) -> bool {
-        self.view().settings.log_target != LogTarget::Off
-    }
-
     fn client_rules(&self) -> ClientRules {
         let view = self.view();
         let settings = &view.settings;
@@ -424,27 +495,29 @@ impl<N: Net> Core<N> {
     /// The end of an exchange: counters, and its log line.
     fn conclude<C: Stream>(&self, turn: &Turn<'_, N, C>, head_bytes: Option<&[u8]>, tally: &Tally<N::Stream>) {
         add(&self.stats.exchanges, 1);
-        let view = self.view();
-        if view.settings.log_target == LogTarget::Off {
-            return;
+        let ends = tally.cluster.as_ref().map_or(&self.stats.ends, |cluster| cluster.shared.ends.core(self.index));
+        ends.add(tally.reason.index(), tally.status);
+        if !tally.reason.is_regular() {
+            self.stats.failures.add(|| self.failure(turn.head, head_bytes, tally));
         }
-        let of = |span: crate::http::Span| head_bytes.map_or(&[][..], |bytes| span.of(bytes));
-        let head = turn.head;
-        let record = Record {
-            time: self.unix_seconds.get(),
+        if self.log(turn, head_bytes, tally) == Logged::SampledOut {
+            add(&self.stats.log_sampled_out, 1);
+        }
+    }
+
+    fn failure(&self, head: &RequestHead, head_bytes: Option<&[u8]>, tally: &Tally<N::Stream>) -> Failure {
+        let of = |span: crate::http::Span| head_bytes.map_or_else(String::new, |bytes| failures::text(span.of(bytes)));
+        Failure {
+            unix: self.unix_seconds.get(),
             client: tally.client,
             method: of(head.method_span),
             host: of(head.authority),
             path: of(head.target),
             status: tally.status,
-            bytes: tally.bytes,
-            duration_us: self.net.now_us().saturating_sub(tally.began_us),
-            cluster: tally.cluster.as_ref().map(|cluster| cluster.shared.name.as_str()),
-            backend: tally.backend.as_ref().map(|backend| backend.name.as_str()),
-            retries: tally.retries,
-            generation: turn.rules.generation,
             reason: tally.reason.code(),
-        };
-        self.log.borrow_mut().add(&record, view.settings.log_format);
+            detail: tally.reason.detail(),
+            cluster: tally.cluster.as_ref().map(|cluster| cluster.shared.name.clone()),
+            backend: tally.backend.as_ref().map(|backend| backend.name.clone()),
+        }
     }
 }

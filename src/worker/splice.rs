@@ -12,6 +12,7 @@ use super::net::pipe::Pipe;
 use super::net::{Net, Stream};
 use super::relay::{Pace, fair, send_all};
 use super::session::Turn;
+use crate::access_log::Phase;
 use crate::http::body::Body;
 use std::io;
 
@@ -71,7 +72,7 @@ pub(super) async fn up<N: Net, C: Stream>(
     let pace = Pace { dir: Dir::Up, aim: Aim::Backend, seconds: flow.body_timeout };
     let (mut turn_bytes, mut sent_bytes) = (0, 0);
     while let Some(rest @ 1..) = body.remaining() {
-        flow.wait_for_body(slot);
+        flow.wait_for_body(turn);
         let filled = turn.stream.fill(pipe, rest).await;
         let n = *filled.as_ref().unwrap_or(&0);
         flow.body_came(slot, n);
@@ -82,6 +83,7 @@ pub(super) async fn up<N: Net, C: Stream>(
             _ => return Spliced::SourceEnded(0),
         }
         fair(core, &mut turn_bytes, n).await;
+        flow.upload_enters(turn, Phase::BodyBackend);
         flow.sending.set(true);
         let sent = pour_all(core, backend, (slot, pace), pipe, &mut sent_bytes).await;
         flow.sending.set(false);
@@ -124,7 +126,10 @@ pub(super) async fn down<N: Net, C: Stream>(
     }
     while let Some(rest @ 1..) = body.remaining() {
         slot.arm(Dir::Down, Aim::Backend, flow.body_timeout);
-        let n = match backend.fill(pipe, rest).await {
+        turn.enter(Phase::BodyBackend);
+        let filled = backend.fill(pipe, rest).await;
+        turn.enter(Phase::BodyClient);
+        let n = match filled {
             Ok(n @ 1..) => n,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Spliced::Refused,
             _ => return Spliced::SourceEnded(0),

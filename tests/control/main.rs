@@ -3,12 +3,14 @@
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use ringway::access_log::{self, Sink};
-use ringway::config::check;
+use ringway::config::{ControlAccess, check};
 use ringway::control::listeners::Listeners;
 use ringway::control::resolve::Resolver;
+use ringway::control::running::Running;
 use ringway::control::signals::{Signal, Signals};
+use ringway::control::state_file::StateFile;
 use ringway::control::{Control, Door, Ended, Origin, Parts, WorkerLink};
-use ringway::event::{CoreStats, FromWorker, ToWorker};
+use ringway::event::{CoreStats, FromWorker, Remains, TakenAway, ToWorker};
 use ringway::limits;
 use ringway::publish::Publisher;
 use ringway::route::BackendId;
@@ -17,6 +19,7 @@ use ringway::worker::net::os::Bell;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +37,7 @@ enum Told {
     Listen(u32),
     Unlisten(u32),
     Forget(usize, usize),
+    Rest(usize, bool),
     Drain(u32),
 }
 
@@ -47,6 +51,8 @@ struct Rig {
     signals: UnixStream,
     /// Workers that are stuck take nothing and acknowledge nothing.
     stuck: Arc<AtomicBool>,
+    /// The last worker has a tunnel on whatever is asked for.
+    busy: Arc<AtomicBool>,
     control: Option<JoinHandle<Ended>>,
 }
 
@@ -64,7 +70,7 @@ impl Rig {
         let plan = check::load(&config.to_string(), &file.to_string_lossy()).expect("a good config");
 
         let door = Door::new().expect("a door");
-        let socket = door.control_socket(&dir.join("control.sock"), 0o600).expect("a socket");
+        let socket = door.control_socket(&dir.join("control.sock"), &plan.control_access).expect("a socket");
         // One name never has an answer.
         let lookup = |name: &str| match name {
             "hangs.test" => loop {
@@ -76,10 +82,12 @@ impl Rig {
         let resolver = Resolver::new(Arc::new(lookup), door.ring()).expect("threads");
         let supervisor = Supervisor::new(plan, CORES, Resolutions::default()).expect("a plan without faults");
         let publisher = Publisher::new(supervisor.snapshot());
+        let monitor = door.monitor(CORES, 1_000_000).expect("a place");
         let (signals, pipe) = UnixStream::pair().expect("a pair");
         let (outbox, from_workers) = bounded(64);
         let ring = door.ring();
         let stuck = Arc::new(AtomicBool::new(false));
+        let busy = Arc::new(AtomicBool::new(false));
         let (mut workers, mut told) = (Vec::new(), Vec::new());
         for core in 0..CORES {
             let (inbox, messages) = unbounded();
@@ -94,6 +102,7 @@ impl Rig {
                 publisher: publisher.clone(),
                 stats: link.stats.clone(),
                 stuck: stuck.clone(),
+                busy: busy.clone(),
             };
             std::thread::spawn(move || straw.live());
             workers.push(link);
@@ -109,9 +118,12 @@ impl Rig {
             from_workers,
             signals: Signals::from_pipes(vec![(Signal::Stop, pipe)]).expect("signals"),
             socket: Some(socket),
+            monitor,
             resolver,
             listeners: Listeners::default(),
             log: access_log::spawn(CORES, Sink::Off).expect("a thread"),
+            running: Running::new(file.clone(), config.to_string()),
+            state_file: Some(StateFile::open(dir.join("state.json"), ring.clone()).expect("a thread")),
             origin: Origin { file, open_files_max: 4096, driver: "epoll", since: 1_000_000 },
         };
         let control = Control::new(parts).expect("a loop");
@@ -120,7 +132,7 @@ impl Rig {
             log.finish(Duration::from_secs(1));
             ended
         });
-        Rig { dir, publisher, stats, told, from_workers: outbox, ring, signals, stuck, control: Some(control) }
+        Rig { dir, publisher, stats, told, from_workers: outbox, ring, signals, stuck, busy, control: Some(control) }
     }
 
     fn client(&self) -> Client {
@@ -175,9 +187,19 @@ struct Straw {
     publisher: Arc<Publisher>,
     stats: Arc<CoreStats>,
     stuck: Arc<AtomicBool>,
+    busy: Arc<AtomicBool>,
 }
 
 impl Straw {
+    /// A tunnel on the first endpoint or cluster that is asked for, as long as the test wants it.
+    fn remains(&self, on: &TakenAway) -> Vec<Remains> {
+        if self.core != 1 || !self.busy.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let cluster = self.publisher.current().table.clusters()[0].id;
+        vec![Remains { tunnels: 1, ..Remains::of(cluster, on.backends.first().copied()) }]
+    }
+
     fn live(self) {
         loop {
             if self.stuck.load(Ordering::Relaxed) {
@@ -189,6 +211,11 @@ impl Straw {
                 Ok(ToWorker::Listen { id, .. }) => Told::Listen(id.0),
                 Ok(ToWorker::Unlisten { id }) => Told::Unlisten(id.0),
                 Ok(ToWorker::Forget { backends, clusters }) => Told::Forget(backends.len(), clusters.len()),
+                Ok(ToWorker::Rest { backends, rests }) => Told::Rest(backends.len(), rests),
+                Ok(ToWorker::Count { on, answer }) => {
+                    let _ = answer.try_send((self.core, self.remains(&on)));
+                    continue;
+                }
                 Ok(ToWorker::Drain { seconds }) => {
                     let _ = self.outbox.send(FromWorker::Drained { core: self.core, cut: 3 });
                     (self.ring)();
@@ -334,7 +361,8 @@ fn a_hundred_clients_and_one_that_never_reads() {
 #[test]
 fn a_second_instance_is_refused() {
     let rig = Rig::new();
-    let refused = Door::new().expect("a door").control_socket(&rig.dir.join("control.sock"), 0o600);
+    let access = ControlAccess { mode: 0o600, group: None, uids: None };
+    let refused = Door::new().expect("a door").control_socket(&rig.dir.join("control.sock"), &access);
     let why = refused.expect_err("the lock is held").to_string();
     assert!(why.contains("another instance") && why.contains(&std::process::id().to_string()), "{why}");
     assert_eq!(rig.client().status()["generation"], 1, "the first one is as it was");
@@ -365,8 +393,123 @@ fn workers_that_are_stuck_make_an_honest_receipt() {
     let rig = Rig::new();
     rig.stuck.store(true, Ordering::Relaxed);
     let new = config(&rig.dir, json!({"a": "unix:a.sock"}), json!({}));
-    let ok = rig.client().reload(&new)["ok"].clone();
-    assert_eq!((&ok["generation"], &ok["acknowledged"]), (&json!(2), &json!(0)), "{ok}");
+    let error = rig.client().reload(&new)["error"].clone();
+    assert_eq!(error["code"], "not_acknowledged", "{error}");
+    assert!(error["message"].to_string().contains("worker 0, 1 has not"), "{error}");
+    let receipt = &error["receipt"];
+    assert_eq!((&receipt["generation"], &receipt["acknowledged"]), (&json!(2), &json!(0)), "{error}");
+    assert!(receipt["claim"].to_string().contains("none"), "{error}");
+}
+
+#[test]
+fn a_patch_changes_what_runs_and_survives_a_reload() {
+    let rig = Rig::new();
+    let mut client = rig.client();
+    let patch = |text: &str| json!({"patch": text});
+    let ok = client.ask(
+        "apply",
+        patch(r#"{"clusters": {"new": {"backends": {"x": "127.0.0.1:7"}}}, "routes": {"n.test": "new"}}"#),
+    );
+    let ok = &ok["ok"];
+    assert_eq!((&ok["generation"], &ok["patches"], &ok["acknowledged"]), (&json!(2), &json!(1), &json!(2)), "{ok}");
+    assert_eq!((&ok["changed"]["routes_added"], &ok["saved"]), (&json!(["n.test"]), &json!(true)), "{ok}");
+    assert!(ok["claim"].to_string().contains("no request was started on the state before epoch 2 after 20"), "{ok}");
+    assert_eq!(client.ask("routes", json!({}))["ok"]["routes"], json!({"*": "app", "n.test": "new"}));
+
+    let stale = client.ask("apply", json!({"patch": "{}", "if_generation": 1}))["error"].clone();
+    assert_eq!(stale["code"], "other_generation", "{stale}");
+    let bad = client.ask("apply", patch("{\n\"routes\": {\"n.test\": \"nowhere\"}}"))["error"].clone();
+    assert_eq!((&bad["code"], &bad["line"]), (&json!("bad_config"), &json!(2)), "{bad}");
+
+    assert_eq!(client.ask("reload", json!({}))["ok"]["patches"], 1);
+    let running = client.ask("config", json!({}))["ok"].clone();
+    assert!(running["text"].to_string().contains("n.test") && running["patches"][0]["who"].is_string(), "{running}");
+    let dropped = client.ask("reload", json!({"drop_patches": true}))["ok"].clone();
+    assert_eq!((&dropped["patches"], &dropped["changed"]["routes_removed"]), (&json!(0), &json!(["n.test"])));
+    let state = std::fs::read_to_string(rig.dir.join("state.json")).expect("saved");
+    assert_eq!(serde_json::from_str::<Value>(&state).expect("JSON")["patches"], json!([]));
+}
+
+#[test]
+fn a_drained_backend_is_told_what_is_left_on_it() {
+    let rig = Rig::new();
+    rig.busy.store(true, Ordering::Relaxed);
+    let mut client = rig.client();
+    let drain = |seconds: u64| json!({"backend": "app/b1", "set": "drain", "why": "a new disk", "wait": {"for": "drained", "seconds": seconds}});
+    let error = client.ask("backend", drain(1))["error"].clone();
+    assert_eq!(error["code"], "not_drained", "{error}");
+    assert!(error["message"].to_string().contains("1 tunnels on app/b1 (127.0.0.1:9) (worker 1)"), "{error}");
+    let waits = std::thread::spawn({
+        let mut other = rig.client();
+        let drain = drain(20);
+        move || other.ask("backend", drain)
+    });
+    std::thread::sleep(Duration::from_millis(200));
+    let b1 = client.status()["clusters"]["app"]["backends"]["b1"].clone();
+    assert_eq!((&b1["state"], &b1["observed"]), (&json!("drain"), &json!("up")), "{b1}");
+    assert_eq!(b1["overrides"][0]["why"], "a new disk", "{b1}");
+    rig.busy.store(false, Ordering::Relaxed);
+    let ok = waits.join().expect("no panic")["ok"].clone();
+    assert_eq!((&ok["left"], &ok["saved"]), (&json!([]), &json!(true)), "{ok}");
+    assert!(rig.told(0).contains(&Told::Rest(1, true)));
+
+    assert_eq!(client.ask("backend", json!({"backend": "app/b1", "set": "up"}))["ok"]["acknowledged"], 2);
+    assert_eq!(client.status()["clusters"]["app"]["backends"]["b1"]["state"], "up");
+    assert!(rig.told(0).contains(&Told::Rest(1, false)));
+    for (args, word) in [
+        (json!({"backend": "app/b9", "set": "drain"}), "b1, b2"),
+        (json!({"backend": "nope/b1", "set": "drain"}), "no cluster"),
+        (json!({"backend": "b1", "set": "drain"}), "CLUSTER/ID"),
+        (json!({"backend": "app/b1", "set": {"weight": 0}}), "weight"),
+        (json!({"backend": "app/b1", "set": "explode"}), "explode"),
+    ] {
+        let error = client.ask("backend", args)["error"].clone();
+        assert!(error["message"].to_string().contains(word), "{error}");
+    }
+}
+
+#[test]
+fn overrides_and_pauses_end_by_themselves() {
+    let rig = Rig::new();
+    let mut client = rig.client();
+    let ok = client.ask("backend", json!({"backend": "app/b1", "set": {"weight": 7}, "for": 1}))["ok"].clone();
+    assert_eq!(ok["epoch"], 2, "{ok}");
+    assert_eq!(rig.publisher.current().states[0].weight, 7 * limits::WEIGHT_ONE);
+    assert_eq!(client.ask("pause", json!({"cluster": "app", "max": 1}))["ok"]["left"], json!([]));
+    assert_eq!(rig.publisher.current().paused.len(), 1);
+    let begin = Instant::now();
+    while rig.publisher.current().states[0].weight != limits::WEIGHT_ONE || !rig.publisher.current().paused.is_empty() {
+        assert!(begin.elapsed() < Duration::from_secs(5), "their time is over");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(begin.elapsed() > Duration::from_millis(500));
+    let error = client.ask("resume", json!({"cluster": "app"}))["error"].clone();
+    assert!(error["message"].to_string().contains("not paused"), "{error}");
+    client.ask("pause", json!({"cluster": "app"}));
+    assert!(client.ask("resume", json!({"cluster": "app"}))["ok"]["epoch"].is_u64());
+}
+
+#[test]
+fn what_users_may_do_is_what_the_config_says() {
+    let rig = Rig::new();
+    let mut client = rig.client();
+    let mut new = config(&rig.dir, json!({"a": "unix:a.sock"}), json!({}));
+    new["control"]["mode"] = json!("0640");
+    new["control"]["uids"] = json!({"read": [12345]});
+    // This user is the process's own and may do everything; others are told apart in the unit that does it.
+    assert_eq!(client.reload(&new)["ok"]["generation"], 2);
+    let mode = std::fs::metadata(rig.dir.join("control.sock")).expect("there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o640);
+    assert_eq!(client.reload(&new)["ok"]["generation"], 3);
+    new["control"]["group"] = json!("no such group");
+    assert_eq!(client.reload(&new)["error"]["path"], "$.control.group");
+}
+
+#[test]
+fn a_stop_over_the_socket_drains() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.client().ask("stop", json!({}))["ok"]["done"], "draining");
+    assert_eq!(rig.ended(), Ended::Drained { cut: 6, missing: 0 });
 }
 
 #[test]

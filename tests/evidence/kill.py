@@ -76,9 +76,8 @@ def stopped(io, directory):
     after = load.failed("GET")
     a.signal(signal.SIGCONT)
     load.stop()
-    # A request that a stopped process has taken cannot be sent again. A second one per connection may follow it: heads of
-    # the other core that came within two ticks of the first count as signs of life.
-    check(f"{io}: SIGSTOP of one: at most two 504 per client connection", before <= 32, load.figures())
+    # A request that a stopped process has taken cannot be sent again; none follows it.
+    check(f"{io}: SIGSTOP of one: at most one 504 per client connection", before <= 16, load.figures())
     check(f"{io}: SIGSTOP of one: none later", after == before, f"{after - before} later")
     ringway.stop()
 

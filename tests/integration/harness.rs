@@ -189,7 +189,10 @@ impl Ringway {
         }
         map.entry("workers").or_insert_with(|| json!(1));
         map.entry("control").or_insert_with(|| json!({ "socket": scratch.path("control.sock") }));
-        map.entry("log").or_insert_with(|| json!({ "access": scratch.path("access.log") }));
+        let log = map.entry("log").or_insert_with(|| json!({}));
+        if log.get("access").is_none() {
+            log["access"] = json!(scratch.path("access.log"));
+        }
         let file = scratch.write("config.json", &format!("{config:#}"));
         let errors = fs::File::create(scratch.path("stderr")).expect("a file for stderr");
         let mut command = serving(&file);

@@ -2,10 +2,11 @@
 
 use crate::client::{Client, ask, get};
 use crate::harness::{Ringway, config_of, free_address, lossy, millis, on_both_drivers, seconds};
-use crate::origin::Origin;
+use crate::origin::{Origin, ok};
 use crate::settings::set;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 on_both_drivers! {
     fn one_line_per_exchange(driver) {
@@ -121,5 +122,139 @@ on_both_drivers! {
         crate::harness::eventually(seconds(3), "a new file", || now.exists());
         get(&ringway, "/after");
         assert_eq!(ringway.log(1)[0]["path"], "/after");
+    }
+
+    fn a_sample_leaves_out_what_was_well_and_quick(driver) {
+        let origin = Origin::new(|c| c.serve(|request| {
+            match request.target().as_str() {
+                "/slow" => std::thread::sleep(millis(300)),
+                "/bad" => return Some(b"HTTP/1.1 500 Bad\r\nContent-Length: 0\r\n\r\n".to_vec()),
+                _ => {}
+            }
+            Some(ok("ok"))
+        }));
+        let ringway = Ringway::with(driver, &[&origin], |c| {
+            set(c, "log/sample", 0.0);
+            set(c, "log/slow", "200ms");
+            set(c, "routes", json!({"known.test": "app"}));
+        });
+        let mut client = Client::to(&ringway);
+        let mut get = |host: &str, path: &str| {
+            client.send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+            client.response().status
+        };
+        for _ in 0..50 {
+            assert_eq!(get("known.test", "/"), 200);
+        }
+        assert_eq!((get("known.test", "/slow"), get("known.test", "/bad"), get("other.test", "/")), (200, 500, 404));
+        let lines = ringway.log(3);
+        let told: Vec<_> = lines.iter().map(|l| (l["path"].as_str(), l["status"].as_u64())).collect();
+        assert_eq!(told, [(Some("/slow"), Some(200)), (Some("/bad"), Some(500)), (Some("/"), Some(404))]);
+        let counters = &ringway.status()["counters"];
+        assert_eq!((&counters["log_sampled_out"], &counters["exchanges"]), (&json!(50), &json!(53)));
+    }
+
+    fn a_half_is_about_half(driver) {
+        let origin = Origin::saying("ok");
+        let ringway = Ringway::with(driver, &[&origin], |c| set(c, "log/sample", 0.5));
+        let mut client = Client::to(&ringway);
+        for _ in 0..400 { client.get("/"); }
+        let left_out = ringway.status()["counters"]["log_sampled_out"].as_u64().expect("a counter");
+        assert!((140..260).contains(&left_out), "{left_out}");
+        assert_eq!(ringway.log(400 - left_out as usize).len() as u64, 400 - left_out);
+    }
+
+    fn a_line_has_the_fields_of_choice(driver) {
+        let origin = Origin::saying("ok");
+        let fields = json!([
+            "version", "scheme", "listener", "endpoint", "reused", "received", "user_agent", "referer", "request_id",
+            "path", "reason",
+        ]);
+        let with = |format: &str| Ringway::with(driver, &[&origin], |c| {
+            set(c, "log/format", format);
+            set(c, "log/fields", fields.clone());
+            set(c, crate::settings::TRUSTED, json!(["127.0.0.0/8"]));
+        });
+        let play = |ringway: &Ringway| {
+            let mut client = Client::to(ringway);
+            client.post("/a b", "");
+            let mut client = Client::to(ringway);
+            client.post("/new", "12345");
+            client.send("PUT /used HTTP/1.1\r\nHost: a\r\nUser-Agent: curl \"8\"\r\nREFERER: http://r/\r\n\
+                X-Request-Id: from-afar\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+            client.response();
+            ringway.scratch.path("access.log")
+        };
+        let json = with("json");
+        play(&json);
+        let lines = json.log(3);
+        let new = lines[1].as_object().expect("an object");
+        assert_eq!(new.keys().map(|k| json!(k)).collect::<Vec<_>>(), *fields.as_array().expect("a list"));
+        assert_eq!(lines[0]["endpoint"], Value::Null);
+        assert_eq!((&new["version"], &new["scheme"], &new["listener"]), (&json!("HTTP/1.1"), &json!("http"), &json!("main")));
+        assert_eq!((&new["reused"], &new["received"]), (&json!(false), &json!(5)));
+        assert_eq!(new["endpoint"], origin.address().to_string());
+        assert_eq!((&new["user_agent"], &new["referer"]), (&Value::Null, &Value::Null));
+        let sent = origin.requests();
+        assert_eq!(Some(new["request_id"].as_str().expect("an id").to_string()), sent[0].one("x-request-id"));
+        let used = &lines[2];
+        assert_eq!((&used["reused"], &used["received"]), (&json!(true), &json!(3)));
+        assert_eq!((&used["user_agent"], &used["referer"]), (&json!("curl \"8\""), &json!("http://r/")));
+        assert_eq!(used["request_id"], "from-afar");
+
+        let text = with("text");
+        let path = play(&text);
+        crate::harness::eventually(seconds(3), "three lines", || {
+            std::fs::read_to_string(&path).unwrap_or_default().lines().count() == 3
+        });
+        let lines = std::fs::read_to_string(&path).expect("readable");
+        let lines: Vec<&str> = lines.lines().collect();
+        let at = origin.address();
+        assert_eq!(lines[0], "- http main - - 0 - - - \"\" REJECTED");
+        let last = format!(
+            r#"HTTP/1.1 http main {at} true 3 "curl \x228\x22" "http://r/" "from-afar" "/used" OK"#
+        );
+        assert_eq!(lines[2], last);
+    }
+
+    fn no_line_is_lost_or_torn_by_a_hundred_rotations(driver) {
+        let origin = Origin::saying("ok");
+        let ringway = Ringway::with(driver, &[&origin], |c| set(c, "workers", 2));
+        let path = ringway.scratch.path("access.log");
+        let running = AtomicBool::new(true);
+        let requests: u64 = std::thread::scope(|scope| {
+            let load = |i: usize| {
+                let (ringway, running) = (&ringway, &running);
+                scope.spawn(move || {
+                    let mut client = Client::to(ringway);
+                    let mut n = 0;
+                    while running.load(Ordering::Relaxed) {
+                        assert_eq!(client.get(&format!("/{i}/{n}")).status, 200);
+                        n += 1;
+                    }
+                    n
+                })
+            };
+            let loads: Vec<_> = (0..4).map(load).collect();
+            for i in 0..100 {
+                std::fs::rename(&path, ringway.scratch.path(&format!("access.log.{i}"))).expect("rename");
+                ringway.signal(libc::SIGUSR1);
+                crate::harness::eventually(seconds(5), "a new file", || path.exists());
+            }
+            running.store(false, Ordering::Relaxed);
+            loads.into_iter().map(|load| load.join().expect("no panic")).sum()
+        });
+        let count = || {
+            let files = (0..100).map(|i| ringway.scratch.path(&format!("access.log.{i}"))).chain([path.clone()]);
+            let text: String = files.map(|file| std::fs::read_to_string(file).expect("readable")).collect();
+            for line in text.lines() {
+                let line: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e} in {line}"));
+                assert_eq!(line["status"], 200);
+            }
+            text.lines().count() as u64
+        };
+        crate::harness::eventually(seconds(10), &format!("{requests} lines"), || count() == requests);
+        let counters = &ringway.status()["counters"];
+        assert_eq!((&counters["log_dropped"], &counters["log_sampled_out"]), (&json!(0), &json!(0)));
     }
 }

@@ -6,6 +6,7 @@
 mod client;
 mod harness;
 mod message;
+mod openmetrics;
 mod origin;
 mod settings;
 
@@ -32,6 +33,8 @@ mod failure;
 
 mod health;
 
+mod checks;
+
 mod timeouts;
 
 mod close;
@@ -44,7 +47,11 @@ mod drain;
 
 mod log;
 
+mod phases;
+
 mod limits;
+
+mod metrics;
 
 mod cli;
 

@@ -9,7 +9,10 @@ pub const TUNNEL: &str = "clusters/app/timeouts/tunnel";
 pub const BODY_MAX: &str = "clusters/app/body_max";
 pub const RETRIES: &str = "clusters/app/retries";
 pub const BALANCE: &str = "clusters/app/balance";
+pub const FAIL_OPEN: &str = "clusters/app/fail_open";
 pub const ON_TIMEOUT: &str = "clusters/app/health/on_timeout";
+pub const HEALTH: &str = "clusters/app/health";
+pub const PROBE: &str = "clusters/app/probe";
 pub const PROBE_PATH: &str = "clusters/app/probe/path";
 pub const CLIENT_HEAD: &str = "client/head_timeout";
 pub const CLIENT_IDLE: &str = "client/idle_timeout";
@@ -20,6 +23,8 @@ pub const CONNECTIONS: &str = "limits/connections";
 pub const UNDERSCORES: &str = "headers/underscores";
 pub const DRAIN: &str = "drain_timeout";
 pub const VIA: &str = "headers/via";
+pub const STATUS: &str = "status/listen";
+pub const HEALTH_PATH: &str = "listeners/main/health_path";
 pub const TRUSTED: &str = "listeners/main/trusted_proxies";
 
 /// Sets a key by its path; objects on the way are made.

@@ -10,6 +10,7 @@ use ringway::worker::net::mem::{Mem, MemStream};
 use ringway::worker::net::{How, Net, Stream};
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -35,6 +36,8 @@ pub struct Client {
     pub dice: RefCell<Dice>,
     pub pipe_bytes: usize,
     pub idle_timeout: u32,
+    /// Where the proxy listens now.
+    pub fronts: Rc<RefCell<Vec<Endpoint>>>,
 }
 
 /// What a connection's two halves tell each other.
@@ -46,7 +49,12 @@ struct Talk {
     /// No more is to be sent.
     ended: Cell<bool>,
     written: Cell<bool>,
+    /// The connection is to be reset in the end.
     reset: Cell<bool>,
+    /// A send is under way.
+    sending: Cell<bool>,
+    /// A send has found the connection reset: the kernel tells of that once, and the next receive sees a mere end.
+    was_reset: Cell<bool>,
 }
 
 /// Runs two futures to their ends.
@@ -65,11 +73,13 @@ impl Client {
     /// Plays one connection.
     pub async fn connection(&self, to: &Endpoint, ids: &[usize], pipelined: bool) {
         let Ok(stream) = self.mem.connect(to, |_| {}).await else {
-            if self.mem.now_us() < self.ledger.drained_from.get() {
+            if self.mem.now_us() < self.ledger.drained_from.get() && self.fronts.borrow().contains(to) {
                 self.ledger.violation("the proxy refused a connection".into());
             }
             return;
         };
+        let address = self.mem.address(&stream).expect("an address, of a connection by IP");
+        self.ledger.connections.borrow_mut().push((address, ids.to_vec()));
         let talk = Talk::default();
         both(self.write(&stream, &talk, ids, pipelined), self.read(&stream, &talk, ids)).await;
         if talk.reset.get() { stream.reset() } else { stream.close() }
@@ -91,6 +101,17 @@ impl Client {
         let begun = self.mem.now_us();
         self.mem.sleep_us(us).await;
         self.ledger.with(id, |entry| entry.slept_us += self.mem.now_us() - begun);
+    }
+
+    /// Sends bytes; `false` if the connection took not all of them.
+    async fn send(&self, stream: &MemStream, talk: &Talk, bytes: &[u8]) -> bool {
+        talk.sending.set(true);
+        let sent = wire::try_send(stream, bytes).await;
+        talk.sending.set(false);
+        if sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset) {
+            talk.was_reset.set(true);
+        }
+        sent.is_ok()
     }
 
     async fn write(&self, stream: &MemStream, talk: &Talk, ids: &[usize], pipelined: bool) {
@@ -133,50 +154,50 @@ impl Client {
         };
         match plan.manner {
             Manner::Malformed(n) => {
-                wire::send(stream, MALFORMED[n]).await;
+                self.send(stream, talk, MALFORMED[n]).await;
                 false
             }
             Manner::CutRequest { part, reset } => {
-                wire::send(stream, &whole[..part_of(whole.len(), part)]).await;
+                self.send(stream, talk, &whole[..part_of(whole.len(), part)]).await;
                 self.mem.sleep_us(self.below(3000)).await;
                 leave(reset)
             }
             Manner::Stall { part } => {
-                wire::send(stream, &whole[..part_of(whole.len(), part)]).await;
+                self.send(stream, talk, &whole[..part_of(whole.len(), part)]).await;
                 false
             }
             Manner::GoAway { after_us, reset } => {
-                wire::send(stream, &whole).await;
+                self.send(stream, talk, &whole).await;
                 self.mem.sleep_us(after_us).await;
                 leave(reset)
             }
             Manner::Drip => {
-                let mut sent = wire::send(stream, &head).await;
+                let mut sent = self.send(stream, talk, &head).await;
                 let mut rest = &body[..];
                 for _ in 0..8 {
                     if !sent || talk.ended.get() || talk.answered.get() > k {
                         return false;
                     }
-                    sent = wire::send(stream, &rest[..10]).await;
+                    sent = self.send(stream, talk, &rest[..10]).await;
                     rest = &rest[10..];
                     self.sleep(plan.id, 1_000_000).await;
                 }
                 if sent {
-                    wire::send(stream, rest).await;
+                    self.send(stream, talk, rest).await;
                 }
                 false
             }
             Manner::Slow if !plan.script.switch => self.slowly(stream, plan.id, talk, (&head, &body)).await,
             _ if plan.expect => {
-                let sent = wire::send(stream, &head).await;
+                let sent = self.send(stream, talk, &head).await;
                 let begun = self.mem.now_us();
                 let wait = 300_000;
                 self.until(wait, || talk.may_continue.get() || talk.ended.get() || talk.answered.get() > k).await;
                 self.ledger.with(plan.id, |entry| entry.slept_us += self.mem.now_us() - begun);
-                sent && !talk.ended.get() && wire::send(stream, &body).await && self.half_close(stream, plan)
+                sent && !talk.ended.get() && self.send(stream, talk, &body).await && self.half_close(stream, plan)
             }
             _ => {
-                let sent = wire::send(stream, &whole).await;
+                let sent = self.send(stream, talk, &whole).await;
                 if plan.script.switch && sent {
                     self.feed_tunnel(stream, talk, plan).await;
                     return false;
@@ -198,8 +219,11 @@ impl Client {
         for (bytes, pauses, most) in [(head, 2, 300_000), (body, 4, 700_000)] {
             let mut rest = bytes;
             for _ in 0..pauses {
-                let n = self.below(rest.len() as u64 + 1) as usize;
-                if !wire::send(stream, &rest[..n]).await || talk.ended.get() {
+                if rest.is_empty() {
+                    break;
+                }
+                let n = 1 + self.below(rest.len() as u64) as usize;
+                if !self.send(stream, talk, &rest[..n]).await || talk.ended.get() {
                     return false;
                 }
                 rest = &rest[n..];
@@ -207,7 +231,7 @@ impl Client {
                     self.sleep(id, self.below(most)).await;
                 }
             }
-            if !wire::send(stream, rest).await {
+            if !self.send(stream, talk, rest).await {
                 return false;
             }
         }
@@ -227,14 +251,14 @@ impl Client {
             self.until(u64::MAX, || talk.switched.get() || talk.ended.get()).await;
         }
         let half = bytes.len() / 2;
-        if talk.ended.get() || !wire::send(stream, &bytes[..half]).await {
+        if talk.ended.get() || !self.send(stream, talk, &bytes[..half]).await {
             return;
         }
         self.sleep(plan.id, self.below(600_000)).await;
         // To end the sending side before the answer may mean to go away.
         self.until(u64::MAX, || talk.switched.get() || talk.ended.get()).await;
         // A client that does not read blocks here until the proxy gives up.
-        let sent = !talk.ended.get() && wire::send(stream, &bytes[half..]).await;
+        let sent = !talk.ended.get() && self.send(stream, talk, &bytes[half..]).await;
         // Every third tunnel falls silent instead of ending.
         if sent && !plan.id.is_multiple_of(3) && !talk.ended.get() {
             self.mem.shutdown(stream.handle(), How::Write);
@@ -290,7 +314,10 @@ impl Client {
             }
             _ => {}
         }
-        let (got, close) = self.receive(reader, talk, plan).await;
+        let before = reader.used();
+        let (got, close) = self.receive(stream, reader, talk, plan).await;
+        let (bytes, whole) = (reader.used() - before, matches!(got, Got::Response { .. }));
+        self.ledger.with(plan.id, |entry| (entry.seen.bytes, entry.seen.whole) = (bytes, whole));
         let began = self.ledger.with(plan.id, |entry| entry.began_us);
         // The end of an idle connection, or a client that went away: there is nothing to judge.
         let Some(began) = began else { return false };
@@ -338,6 +365,8 @@ impl Client {
         let backend = policy.map_or(0, |p| (p.retries + 1) * (p.connect_timeout + 1) + p.head_timeout + p.body_timeout);
         self.mem.sleep_us(u64::from(backend + client + 8) * 1_000_000).await;
         let blocked = plan.download() > 2 * self.pipe_bytes && policy.is_some();
+        // Where there is no room, it may still wait to be accepted.
+        let blocked = blocked && !rules.crowded;
         if blocked && !self.mem.gone(stream.handle(), false) && !self.excused(plan) {
             self.ledger.violation(format!("exchange {id}: a client that does not read is waited for; {plan:?}"));
         }
@@ -364,6 +393,7 @@ impl Client {
         let begun = self.mem.now_us();
         let mut got = Vec::new();
         reader.body(Framing::UntilClose, &mut got).await;
+        self.ledger.with(id, |entry| entry.seen.bytes += got.len());
         let took = self.mem.now_us() - begun;
         let want = self.tunnel_bytes(plan);
         let drained = self.mem.now_us() >= self.ledger.drained_from.get();
@@ -378,9 +408,9 @@ impl Client {
     }
 
     /// One final response, and whether the connection ends behind it.
-    async fn receive(&self, reader: &mut Reader<'_>, talk: &Talk, plan: &Plan) -> (Got, bool) {
+    async fn receive(&self, stream: &MemStream, reader: &mut Reader<'_>, talk: &Talk, plan: &Plan) -> (Got, bool) {
         loop {
-            let total = reader.total - reader.bytes.len();
+            let total = reader.used();
             let head = match reader.head().await {
                 Ok(head) => head,
                 Err(Ended::Broken) => {
@@ -400,8 +430,22 @@ impl Client {
                 self.interim(plan, talk, status, id);
                 continue;
             }
-            return self.body(reader, plan, (status, id), &head).await;
+            let (got, close) = self.body(reader, plan, (status, id), &head).await;
+            let whole = matches!(got, Got::Response { .. });
+            if whole && reader.end.is_some() && self.was_reset(stream, talk).await {
+                return (Got::Cut, true);
+            }
+            return (got, close);
         }
+    }
+
+    /// Whether the end that a receive has seen was a reset that a send was told of.
+    async fn was_reset(&self, stream: &MemStream, talk: &Talk) -> bool {
+        if self.mem.gone(stream.handle(), false) {
+            // Nothing can be sent any more: a send that is under way ends at once.
+            self.until(u64::MAX, || !talk.sending.get()).await;
+        }
+        talk.was_reset.get()
     }
 
     fn interim(&self, plan: &Plan, talk: &Talk, status: u16, id: Option<usize>) {
@@ -419,12 +463,13 @@ impl Client {
         head: &Head,
     ) -> (Got, bool) {
         // Who has not read the method cannot know that a body is not wanted.
-        let malformed = matches!(plan.manner, Manner::Malformed(_) | Manner::Stall { .. });
+        let malformed = id.is_none() && matches!(plan.manner, Manner::Malformed(_) | Manner::Stall { .. });
         let bodiless = matches!(status, 101 | 204 | 304) || (plan.method == "HEAD" && !malformed);
         let framing = if bodiless { Framing::None } else { head.framing(Framing::UntilClose) };
         if plan.http10 && head.get("transfer-encoding").is_some() && !malformed {
             self.ledger.violation(format!("exchange {}: chunks for a client of 1.0", plan.id));
         }
+        self.ledger.with(plan.id, |entry| (entry.seen.status, entry.seen.own) = (Some(status), id.is_none()));
         let mut body = Vec::new();
         let ended = reader.body(framing, &mut body).await;
         let kept_alive = head.get("connection").is_some_and(|v| v.eq_ignore_ascii_case("keep-alive"));

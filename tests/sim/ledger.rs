@@ -6,6 +6,7 @@ use super::wire::Ended;
 use ringway::limits;
 use ringway::route::table::Policy;
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 
 /// One exchange and what is known of it.
 #[derive(Debug)]
@@ -21,6 +22,35 @@ pub struct Entry {
     pub wronged: bool,
     /// Its connection had ended before its turn came.
     pub unserved: bool,
+    pub seen: Seen,
+}
+
+/// What a client has seen of the answer to a request.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen {
+    /// The final response's status.
+    pub status: Option<u16>,
+    /// Not a backend's.
+    pub own: bool,
+    /// It ended as a whole.
+    pub whole: bool,
+    /// Bytes, those of interim responses included.
+    pub bytes: usize,
+}
+
+impl Entry {
+    fn new(plan: Plan) -> Entry {
+        Entry {
+            plan,
+            arrivals: 0,
+            slept_us: 0,
+            began_us: None,
+            ended: false,
+            wronged: false,
+            unserved: false,
+            seen: Seen::default(),
+        }
+    }
 }
 
 /// From and until when, in virtual microseconds, exchanges of a cluster may fail.
@@ -59,6 +89,8 @@ pub struct Rules {
 pub struct Ledger {
     pub entries: RefCell<Vec<Entry>>,
     troubles: RefCell<Vec<Trouble>>,
+    /// Each connection's address, and whose requests it was for, in order.
+    pub connections: RefCell<Vec<(IpAddr, Vec<usize>)>>,
     pub violations: RefCell<Vec<String>>,
     pub rules: Rules,
     pub drained_from: Cell<u64>,
@@ -67,23 +99,18 @@ pub struct Ledger {
     pub failed: Cell<usize>,
 }
 
-/// Milliseconds that the weather may add to any wait.
+/// The trouble of a proxy that can neither accept nor connect.
+pub const NO_DESCRIPTORS: &str = "no descriptors";
+
+/// Microseconds that the weather may add to any wait.
 const WEATHER_US: u64 = 700_000;
 
 impl Ledger {
     pub fn new(plans: Vec<Plan>, rules: Rules, verbose: bool) -> Ledger {
-        let entry = |plan| Entry {
-            plan,
-            arrivals: 0,
-            slept_us: 0,
-            began_us: None,
-            ended: false,
-            wronged: false,
-            unserved: false,
-        };
         Ledger {
-            entries: RefCell::new(plans.into_iter().map(entry).collect()),
+            entries: RefCell::new(plans.into_iter().map(Entry::new).collect()),
             troubles: RefCell::default(),
+            connections: RefCell::default(),
             violations: RefCell::default(),
             rules,
             drained_from: Cell::new(u64::MAX),
@@ -104,6 +131,14 @@ impl Ledger {
             println!("*** {what}");
         }
         self.violations.borrow_mut().push(what);
+    }
+
+    /// One more exchange that is planned, made for its number.
+    pub fn add(&self, plan: impl FnOnce(usize) -> Plan) -> usize {
+        let mut entries = self.entries.borrow_mut();
+        let id = entries.len();
+        entries.push(Entry::new(plan(id)));
+        id
     }
 
     pub fn plan(&self, id: usize) -> Plan {
@@ -130,6 +165,12 @@ impl Ledger {
                 && !(safe && t.what == "stale")
         };
         troubles.iter().find(hits).map(|t| t.what)
+    }
+
+    /// Whether the proxy had no descriptors in this time.
+    fn starved(&self, from: u64, until: u64) -> bool {
+        let troubles = self.troubles.borrow();
+        troubles.iter().any(|t| t.what == NO_DESCRIPTORS && t.from <= until && from <= t.until)
     }
 
     /// Whether this cluster has had any trouble.
@@ -203,8 +244,8 @@ impl Ledger {
         self.say(now, || format!("#{id} got {}", brief(got)));
         let took = now - from;
         let allowed = self.allowed_us(&plan, from, now) + slept;
-        // Where there is no room, a connection may wait to be accepted.
-        if took > allowed && !self.rules.crowded {
+        // Where there is no room or no descriptor, a connection may wait to be accepted.
+        if took > allowed && !self.rules.crowded && !self.starved(from, now) {
             self.violation(format!(
                 "exchange {id} took {took} us, allowed {allowed}; {got:?} {plan:?}",
                 got = brief(got)
@@ -255,8 +296,9 @@ impl Ledger {
                 400..=505 if matches!(plan.manner, Manner::Malformed(_)) => Ok(()),
                 _ => Err("an own answer without a cause"),
             },
-            // Where there is no room, an idle connection has to go, also one that was about to begin.
+            // Where there is no room or no descriptor, an idle connection has to go, also one that was about to begin.
             Got::Nothing if self.rules.crowded => Ok(()),
+            Got::Nothing if self.starved(from, now) => Ok(()),
             _ if matches!(plan.manner, Manner::Malformed(_)) && !drained => Err("no answer to a malformed request"),
             // The body turned out too large when the answer was under way.
             Got::Cut | Got::Nothing if too_large && plan.script.early => Ok(()),

@@ -1,6 +1,9 @@
 //! Bugs that the simulation has found, by name: each a client and a backend written for it, under many seeds.
 
-use super::dice::Dice;
+use super::client::Client;
+use super::dice::{Dice, Side, pattern};
+use super::ledger::{Ledger, Rules};
+use super::plan::{Manner, Plan, Upload};
 use super::scenario::{policy, settings};
 use super::wire::{Ended, Framing, Head, Reader, send};
 use crossbeam_channel::bounded;
@@ -8,13 +11,14 @@ use ringway::access_log::{self, Sink};
 use ringway::config::{HalfClose, ListenerId, LogTarget, Settings};
 use ringway::event::{CoreStats, ToWorker};
 use ringway::publish::{Publisher, Snapshot};
+use ringway::route::counts::ClusterEnds;
 use ringway::route::health::{Cells, State};
 use ringway::route::table::{Backend, Cluster, NewRoute, Policy, RouteTable};
 use ringway::route::{BackendId, ClusterId, Endpoint};
 use ringway::worker::net::mem::{Mem, MemStream, Weather};
 use ringway::worker::net::{How, Net, Stream};
 use ringway::worker::{self, Links, Plain};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -51,7 +55,8 @@ fn play<B: Future<Output = ()> + 'static>(
     client: impl AsyncFn(&Stage),
 ) {
     for seed in 0..24 {
-        let mem = Mem::with(seed, Weather { pipe_bytes: 4096, seconds_max: 300, ..Weather::default() });
+        let splice_from = (seed % 2 == 0).then_some(1000);
+        let mem = Mem::with(seed, Weather { splice_from, pipe_bytes: 4096, seconds_max: 300, ..Weather::default() });
         let stage = stage(&mem, seed, &tweak);
         let door = Rc::new(mem.listen(&Endpoint::Ip(([10, 2, 0, 0], 80).into())));
         let (net, listener) = (mem.clone(), door.clone());
@@ -100,13 +105,27 @@ fn stage(mem: &Mem, seed: u64, tweak: &impl Fn(&mut Settings, &mut Policy)) -> S
     tweak(&mut settings, &mut policy);
     let endpoint = Endpoint::Ip(([10, 2, 0, 0], 80).into());
     let (id, name, cells) = (BackendId(0), "b".to_string(), Arc::new(Cells::new(1)));
-    let backend = Backend { id, name, endpoint, weight: 1, cells };
+    let backend = Backend { id, name, endpoint, weight: 1, backup: false, max_conns: 0, cells };
     let (id, name) = (ClusterId(0), "c".to_string());
-    let cluster = Arc::new(Cluster { id, name, backends: vec![backend], first_state: 0, policy });
+    let cluster = Arc::new(Cluster {
+        id,
+        name,
+        backends: vec![backend],
+        first_state: 0,
+        policy,
+        ends: Arc::new(ClusterEnds::new(1)),
+    });
     let route = NewRoute { name: "*/".into(), host: "*".into(), path: "/".into(), cluster: cluster.clone() };
     let table = Arc::new(RouteTable::build(vec![cluster], vec![route]).expect("one route"));
-    let states = [State::Up].into();
-    let publisher = Publisher::new(Snapshot { generation: 1, epoch: 1, table, states, settings: Arc::new(settings) });
+    let states = [State::up(1)].into();
+    let publisher = Publisher::new(Snapshot {
+        generation: 1,
+        epoch: 1,
+        table,
+        states,
+        paused: Arc::default(),
+        settings: Arc::new(settings),
+    });
     let stats = Arc::new(CoreStats::default());
     let log = access_log::spawn(1, Sink::Off).expect("a thread for the log");
     let (inbox, messages) = bounded(4);
@@ -331,4 +350,48 @@ fn a_drain_serves_what_was_queued_at_its_listener() {
             assert!(!stage.ended.get());
         },
     );
+}
+
+/// Seed 2120: an upload's send was told of a reset, the receive saw an end, and the virtual client took a cut body until
+/// close for a whole one.
+#[test]
+fn a_virtual_client_whose_upload_is_told_of_a_reset_has_no_whole_body() {
+    for seed in 0..200 {
+        let mem = Mem::with(seed, Weather { pipe_bytes: 4096, seconds_max: 300, ..Weather::default() });
+        let mut dice = Dice::new(seed);
+        let mut plan = Plan::random(&mut dice, 0, 1, true);
+        (plan.method, plan.http10, plan.expect, plan.upgrade) = ("POST", true, false, false);
+        (plan.upload, plan.manner, plan.cluster) = (Upload::Length(60_000), Manner::Whole, Some(0));
+        (plan.script.status, plan.script.len, plan.script.switch) = (201, 1000, false);
+        let rules = Rules {
+            client_head_timeout: 9,
+            client_body_timeout: 9,
+            half_close_aborts: false,
+            crowded: false,
+            policies: vec![policy(&mut dice)],
+        };
+        let ledger = Rc::new(Ledger::new(vec![plan], rules, false));
+        ledger.with(0, |entry| entry.wronged = true);
+        let front = Endpoint::Ip(([10, 1, 0, 0], 80).into());
+        let (net, door) = (mem.clone(), mem.listen(&front));
+        mem.spawn(async move {
+            let mut batch = Vec::new();
+            while batch.is_empty() {
+                net.accept(&door, &mut batch).await.expect("nobody closes the listener");
+            }
+            let stream = batch.remove(0).stream;
+            let mut reader = Reader::new(&stream);
+            reader.head().await.expect("a request");
+            send(&stream, b"HTTP/1.1 201 Fine\r\nX-Id: 0\r\nConnection: close\r\n\r\n").await;
+            send(&stream, &pattern(0, Side::Response, 0, 500)).await;
+            reader.more().await;
+            stream.reset();
+        });
+        let (dice, fronts) = (RefCell::new(dice), Rc::new(RefCell::new(vec![front.clone()])));
+        let (net, theirs) = (mem.clone(), ledger.clone());
+        let client = Client { mem: net, ledger: theirs, dice, pipe_bytes: 4096, idle_timeout: 9, fronts };
+        mem.run(client.connection(&front, &[0], false));
+        assert_eq!(ledger.violations.take(), Vec::<String>::new(), "seed {seed}");
+        mem.finish();
+    }
 }

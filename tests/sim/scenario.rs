@@ -3,7 +3,8 @@
 use super::backend::Backend;
 use super::client::Client;
 use super::dice::Dice;
-use super::ledger::{Ledger, Rules};
+use super::ledger::{Ledger, NO_DESCRIPTORS, Rules};
+use super::lines;
 use super::plan::{Manner, Plan};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use ringway::access_log::{self, LogWriter, Sink};
@@ -11,24 +12,35 @@ use ringway::config::{Address, HalfClose, Listener, ListenerId, LogFormat, LogTa
 use ringway::event::{CoreStats, FromWorker, ToWorker};
 use ringway::limits;
 use ringway::publish::{Publisher, Snapshot};
-use ringway::route::health::{Cells, State};
-use ringway::route::table::{self, Balance, Cluster, NewRoute, OnTimeout, Policy, RouteTable};
+use ringway::route::counts::ClusterEnds;
+use ringway::route::health::{Cells, Standing, State};
+use ringway::route::health_policy::{HealthPolicy, StatusSet};
+use ringway::route::table::{self, Balance, Cluster, Hash, HashBy, NewRoute, Policy, RouteTable};
 use ringway::route::{BackendId, ClusterId, Endpoint};
 use ringway::worker::net::Net;
 use ringway::worker::net::mem::{Fault, Mem, MemListener, Weather};
 use ringway::worker::{self, Links, Plain};
 use std::cell::{Cell, RefCell};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// What a seed has shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shown {
     pub trace: u64,
     /// Exchanges that ended with the backend's whole response, and all others.
     pub completed: usize,
     pub failed: usize,
+    /// Exchanges that have ended at the proxy.
+    pub exchanges: u64,
+    /// How often accept failed, and listeners came.
+    pub accept_failures: u64,
+    pub listeners: u32,
     pub violations: Vec<String>,
 }
 
@@ -39,8 +51,9 @@ struct Endpointed {
     name: String,
     endpoint: Endpoint,
     weight: u32,
+    backup: bool,
     cells: Arc<Cells>,
-    state: State,
+    standing: Standing,
     listed: bool,
 }
 
@@ -49,7 +62,11 @@ struct Control {
     mem: Mem,
     ledger: Rc<Ledger>,
     dice: RefCell<Dice>,
-    settings: Arc<Settings>,
+    settings: RefCell<Arc<Settings>>,
+    /// Where clients may connect; the listeners that came by reload, by number.
+    fronts: Rc<RefCell<Vec<Endpoint>>>,
+    extra: RefCell<Vec<(ListenerId, Vec<Endpoint>)>>,
+    listeners: Cell<u32>,
     clusters: RefCell<Vec<Vec<Endpointed>>>,
     publisher: Arc<Publisher>,
     cores: Vec<Core>,
@@ -68,9 +85,18 @@ struct Core {
 }
 
 const LISTENER: ListenerId = ListenerId(0);
+/// Exchanges that every seed has at least.
+pub const EXCHANGES_MIN: u64 = 50;
+/// Listeners that reloads may add to the first.
+const EXTRA_MAX: usize = 3;
 
 fn weather(dice: &mut Dice) -> Weather {
-    let rough = Weather { pipe_bytes: dice.pick(&[700, 4096, 16_000]), seconds_max: 1200, ..Weather::default() };
+    let rough = Weather {
+        pipe_bytes: dice.pick(&[700, 4096, 16_000]),
+        splice_from: dice.pick(&[None, Some(1), Some(1000)]),
+        seconds_max: 1200,
+        ..Weather::default()
+    };
     match dice.below(4) {
         0 => Weather { late_once_in: 3, late_us: 8_000, latency_us: 2_000, ..rough },
         1 => Weather { short: false, late_once_in: 0, pipe_bytes: 1 << 18, ..rough },
@@ -80,7 +106,13 @@ fn weather(dice: &mut Dice) -> Weather {
 
 pub fn policy(dice: &mut Dice) -> Policy {
     Policy {
-        balance: dice.pick(&[Balance::RoundRobin, Balance::Random, Balance::LeastConn]),
+        balance: match dice.below(4) {
+            0 => Balance::RoundRobin,
+            1 => Balance::Random,
+            2 => Balance::LeastConn,
+            _ => Balance::Hash(Hash { by: HashBy::Path, bounded_load: dice.pick(&[0, 100, 125]) }),
+        },
+        fail_open: 0,
         connect_timeout: dice.range(1, 3) as u32,
         head_timeout: dice.range(2, 5) as u32,
         body_timeout: dice.range(2, 5) as u32,
@@ -89,23 +121,31 @@ pub fn policy(dice: &mut Dice) -> Policy {
         retries: dice.range(0, 3) as u32,
         pool_idle: dice.range(1, 5) as u32,
         pool_max: dice.pick(&[0, 1, 64, 64]),
-        on_timeout: OnTimeout::Silent,
-        probe_path: None,
+        health: HealthPolicy {
+            statuses: if dice.once_in(3) { StatusSet::default().with_class(5) } else { StatusSet::default() },
+            ..HealthPolicy::default()
+        },
         client_body_timeout: dice.range(2, 5) as u32,
         client_rate_min: if dice.once_in(2) { limits::CLIENT_RATE_MIN } else { 0 },
     }
 }
 
-pub fn settings(dice: &mut Dice, front: &[Endpoint]) -> Settings {
-    let listener = |endpoint: &Endpoint| {
-        let address = match endpoint {
-            Endpoint::Ip(address) => Address::Ip(*address),
-            Endpoint::Unix(path) => Address::Unix(path.clone()),
-        };
-        Some(Listener { name: "front".into(), address, trusted_proxies: Vec::new() })
+fn listener(name: &str, endpoint: &Endpoint) -> Listener {
+    let address = match endpoint {
+        Endpoint::Ip(address) => Address::Ip(*address),
+        Endpoint::Unix(path) => Address::Unix(path.clone()),
     };
+    Listener { name: name.into(), address, trusted_proxies: Vec::new(), health_path: None }
+}
+
+/// Where one core listens for one listener.
+fn front(listener: usize, core: usize) -> Endpoint {
+    Endpoint::Ip(([10, 1, listener as u8, core as u8], 80).into())
+}
+
+pub fn settings(dice: &mut Dice, front: &[Endpoint]) -> Settings {
     Settings {
-        listeners: front.iter().map(listener).collect(),
+        listeners: vec![Some(listener("front", &front[0]))],
         client_head_timeout: dice.range(3, 6) as u32,
         client_idle_timeout: dice.range(6, 9) as u32,
         client_body_timeout: dice.range(2, 5) as u32,
@@ -115,8 +155,9 @@ pub fn settings(dice: &mut Dice, front: &[Endpoint]) -> Settings {
         underscores: Default::default(),
         via: dice.once_in(3).then(|| "ringway".to_string()),
         pages: Default::default(),
-        log_target: if dice.once_in(4) { LogTarget::Stdout } else { LogTarget::Off },
+        log_target: if dice.once_in(4) { LogTarget::Off } else { LogTarget::Stdout },
         log_format: LogFormat::Json,
+        log_lines: Default::default(),
         drain_timeout: 10,
         retry_after: 5,
         pooled_per_worker: 1000,
@@ -150,11 +191,6 @@ fn play(dice: &mut Dice, clusters: usize) -> (Vec<Plan>, Vec<Connections>) {
             break;
         }
     }
-    while plans.len() < 75 {
-        let plan = Plan::random(dice, plans.len(), clusters, true);
-        clients[0].push((vec![plan.id], false));
-        plans.push(plan);
-    }
     (plans, clients)
 }
 
@@ -164,11 +200,11 @@ pub fn run(seed: u64, verbose: bool) -> Shown {
     let weather = weather(&mut dice);
     let pipe_bytes = weather.pipe_bytes;
     let mem = Mem::with(seed, weather);
-    let front: Vec<Endpoint> =
-        (0..dice.range(1, 2)).map(|core| Endpoint::Ip(([10, 1, 0, core as u8], 80).into())).collect();
+    let front: Vec<Endpoint> = (0..dice.range(1, 2)).map(|core| front(0, core)).collect();
     let settings = settings(&mut dice, &front);
     let clusters: Vec<(Policy, usize)> = (0..dice.range(1, 4)).map(|_| (policy(&mut dice), dice.range(1, 4))).collect();
-    let (plans, clients) = play(&mut dice, clusters.len());
+    let count = clusters.len();
+    let (plans, clients) = play(&mut dice, count);
     let rules = Rules {
         client_head_timeout: settings.client_head_timeout,
         client_body_timeout: settings.client_body_timeout,
@@ -177,24 +213,31 @@ pub fn run(seed: u64, verbose: bool) -> Shown {
         policies: clusters.iter().map(|(policy, _)| policy.clone()).collect(),
     };
     let ledger = Rc::new(Ledger::new(plans, rules, verbose));
-    let log = access_log::spawn(front.len(), Sink::Off).expect("a thread for the log");
+    let file = memory_file();
+    let sink = Sink::Open(file.try_clone().expect("a descriptor"));
+    let log = access_log::spawn(front.len(), sink).expect("a thread for the log");
     let doors = backends(&mem, &ledger, &clusters, &mut dice);
     let idle_timeout = settings.client_idle_timeout;
     let control = Rc::new(Control::new(&mem, &ledger, dice.split(), settings, &clusters, &front, &log));
     if verbose {
-        println!("{:#?}\n{:#?}", control.settings, ledger.rules);
+        println!("{:#?}\n{:#?}", control.settings.borrow(), ledger.rules);
     }
     let left = Rc::new(Cell::new(clients.len()));
     for connections in clients {
-        let (mem, ledger, dice) = (mem.clone(), ledger.clone(), dice.split());
-        let client = Client { mem, ledger, dice: RefCell::new(dice), pipe_bytes, idle_timeout };
-        let (front, left) = (front.clone(), left.clone());
+        let (mem, ledger, fronts) = (mem.clone(), ledger.clone(), control.fronts.clone());
+        let client = Client { mem, ledger, dice: RefCell::new(dice.split()), pipe_bytes, idle_timeout, fronts };
+        let (control, left) = (control.clone(), left.clone());
         mem_spawn(&control.mem.clone(), async move {
             for (ids, pipelined) in connections {
-                let to = { client.dice.borrow_mut().range(0, front.len() - 1) };
-                client.connection(&front[to], &ids, pipelined).await;
-                let pause = client.dice.borrow_mut().below(400_000);
-                client.mem.sleep_us(pause).await;
+                play_connection(&client, &ids, pipelined).await;
+            }
+            // Who is done goes on as long as the seed has not seen enough.
+            while control.exchanges() < EXCHANGES_MIN {
+                let id = {
+                    let mut dice = client.dice.borrow_mut();
+                    client.ledger.add(|id| Plan::random(&mut dice, id, count, true))
+                };
+                play_connection(&client, &[id], false).await;
             }
             left.set(left.get() - 1);
         });
@@ -207,6 +250,8 @@ pub fn run(seed: u64, verbose: bool) -> Shown {
     drop(doors);
     mem.run(mem.sleep_us(30_000_000));
     control.check_end();
+    let mut shown = control.shown();
+    let (logs, dropped) = (control.logs(), control.sum(|stats| &stats.log_dropped));
     drop(control);
     mem.finish();
     mem.run(mem.sleep_us(1_000_000));
@@ -215,8 +260,40 @@ pub fn run(seed: u64, verbose: bool) -> Shown {
         ledger.violation(format!("after the end of all tasks there is {counts:?}"));
     }
     ledger.close();
-    let violations = ledger.violations.borrow().clone();
-    Shown { trace: mem.trace(), completed: ledger.completed.get(), failed: ledger.failed.get(), violations }
+    if !log.finish(Duration::from_secs(60)) {
+        ledger.violation("the log's thread does not end".into());
+    }
+    if logs {
+        lines::judge(&whole(&file), &ledger, shown.exchanges, dropped);
+    }
+    shown.trace = mem.trace();
+    (shown.completed, shown.failed) = (ledger.completed.get(), ledger.failed.get());
+    shown.violations = ledger.violations.borrow().clone();
+    shown
+}
+
+async fn play_connection(client: &Client, ids: &[usize], pipelined: bool) {
+    let to = {
+        let fronts = client.fronts.borrow();
+        fronts[client.dice.borrow_mut().range(0, fronts.len() - 1)].clone()
+    };
+    client.connection(&to, ids, pipelined).await;
+    let pause = client.dice.borrow_mut().below(400_000);
+    client.mem.sleep_us(pause).await;
+}
+
+/// A file that is only in memory.
+fn memory_file() -> File {
+    let fd = unsafe { libc::memfd_create(c"log".as_ptr(), libc::MFD_CLOEXEC) };
+    assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+    File::from(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn whole(mut file: &File) -> String {
+    let mut text = String::new();
+    file.seek(SeekFrom::Start(0)).expect("a file can be read again");
+    file.read_to_string(&mut text).expect("a log is text");
+    text
 }
 
 fn mem_spawn(mem: &Mem, task: impl Future<Output = ()> + 'static) {
@@ -271,8 +348,9 @@ impl Control {
             name: format!("b{backend}"),
             endpoint: backend_endpoint(cluster, backend),
             weight: 1 + (cluster + backend) as u32 % 3,
+            backup: backend == 2,
             cells: Arc::new(Cells::new(front.len())),
-            state: State::Up,
+            standing: Standing::Up,
             listed: true,
         };
         let known: Vec<Vec<Endpointed>> =
@@ -281,7 +359,8 @@ impl Control {
         let (to_control, outbox) = bounded(16);
         let mut cores = Vec::new();
         for (index, front) in front.iter().enumerate() {
-            let core = if index == 0 { mem.clone() } else { mem.another_core() };
+            // The first core of the net is the clients' and the backends'.
+            let core = mem.another_core();
             let (inbox, messages) = bounded(64);
             let stats = Arc::new(CoreStats::default());
             let links = Links {
@@ -301,7 +380,10 @@ impl Control {
             mem: mem.clone(),
             ledger: ledger.clone(),
             dice: RefCell::new(dice),
-            settings,
+            settings: RefCell::new(settings),
+            fronts: Rc::new(RefCell::new(front.to_vec())),
+            extra: RefCell::default(),
+            listeners: Cell::new(0),
             dark: RefCell::new(vec![None; known.len()]),
             clusters: RefCell::new(known),
             publisher,
@@ -316,8 +398,12 @@ impl Control {
     async fn play(self: Rc<Self>, left: Rc<Cell<usize>>, early_drain: Option<u64>) {
         self.mem.sleep_us(1000).await;
         self.mem.spawn(self.clone().faults());
+        if self.dice.borrow_mut().once_in(3) {
+            self.mem.spawn(self.clone().scarcity());
+        }
         let mut next = 0;
-        while left.get() > 0 && early_drain.is_none_or(|at| self.mem.now_us() < at) {
+        let early = || early_drain.is_some_and(|at| self.mem.now_us() >= at && self.exchanges() >= EXCHANGES_MIN);
+        while left.get() > 0 && !early() {
             self.mem.sleep_us(50_000).await;
             self.read_outbox();
             if self.mem.now_us() >= next {
@@ -391,6 +477,74 @@ impl Control {
         }
     }
 
+    /// Takes the descriptors away for a while: neither accept nor connect get one.
+    async fn scarcity(self: Rc<Self>) {
+        while !self.done.get() {
+            let (pause, us, most, errno) = {
+                let mut dice = self.dice.borrow_mut();
+                let errno = dice.pick(&[libc::EMFILE, libc::ENFILE]);
+                (dice.below(10_000_000), dice.below(4_000_000), dice.range(0, 6), errno)
+            };
+            self.mem.sleep_us(pause).await;
+            let begun = self.mem.now_us();
+            self.ledger.say(begun, || format!("{most} descriptors per core for {us} us, else {errno}"));
+            // Who waits to be accepted is served a tick later.
+            self.ledger.trouble(None, begun, begun + us + 2 * limits::TICK_MS * 1000, NO_DESCRIPTORS);
+            self.cores.iter().for_each(|core| core.mem.scarce(most, errno));
+            self.mem.sleep_us(us).await;
+            self.cores.iter().for_each(|core| core.mem.scarce(usize::MAX, 0));
+        }
+    }
+
+    /// The sum of one counter over all cores.
+    fn sum(&self, of: impl Fn(&CoreStats) -> &AtomicU64) -> u64 {
+        self.cores.iter().map(|core| of(&core.stats).load(Ordering::Relaxed)).sum()
+    }
+
+    fn exchanges(&self) -> u64 {
+        self.sum(|stats| &stats.exchanges)
+    }
+
+    fn logs(&self) -> bool {
+        self.settings.borrow().log_target != LogTarget::Off
+    }
+
+    fn shown(&self) -> Shown {
+        let (exchanges, accept_failures) = (self.exchanges(), self.sum(|stats| &stats.accept_failures));
+        if exchanges < EXCHANGES_MIN {
+            self.ledger.violation(format!("only {exchanges} exchanges"));
+        }
+        Shown { exchanges, accept_failures, listeners: self.listeners.get(), ..Shown::default() }
+    }
+
+    /// A reload adds a listener, or takes away one that an earlier one has added. Returns what is to be told to each core.
+    fn change_listeners(&self) -> Vec<ToWorker> {
+        let (mut extra, mut dice) = (self.extra.borrow_mut(), self.dice.borrow_mut());
+        let mut settings = Settings::clone(&self.settings.borrow());
+        let mut messages = Vec::new();
+        if extra.len() == EXTRA_MAX || (!extra.is_empty() && dice.once_in(2)) {
+            let at = dice.below(extra.len() as u64) as usize;
+            let (id, gone) = extra.swap_remove(at);
+            self.fronts.borrow_mut().retain(|front| !gone.contains(front));
+            settings.listeners[id.0 as usize] = None;
+            messages.extend(self.cores.iter().map(|_| ToWorker::Unlisten { id }));
+        } else {
+            let number = settings.listeners.len();
+            let (id, fronts) = (ListenerId(number as u32), (0..self.cores.len()).map(|core| front(number, core)));
+            let fronts: Vec<Endpoint> = fronts.collect();
+            settings.listeners.push(Some(listener("extra", &fronts[0])));
+            for front in &fronts {
+                let fd = self.mem.offer(front).expect("a descriptor");
+                messages.push(ToWorker::Listen { id, fd, unix: false });
+            }
+            self.fronts.borrow_mut().extend(fronts.iter().cloned());
+            extra.push((id, fronts));
+            self.listeners.update(|n| n + 1);
+        }
+        *self.settings.borrow_mut() = Arc::new(settings);
+        messages
+    }
+
     /// One health flip or reload.
     async fn meddle(&self) {
         let mut reload = self.dice.borrow_mut().once_in(3);
@@ -409,13 +563,14 @@ impl Control {
                             gone.push(backend.id);
                         }
                     } else {
-                        backend.state = dice.pick(&[State::Up, State::Up, State::Down, State::Drain]);
+                        backend.standing =
+                            dice.pick(&[Standing::Up, Standing::Up, Standing::Down, Standing::Drain, Standing::Maint]);
                     }
                 }
                 // Most of the time somebody is there.
                 if !dice.once_in(8) && !backends.iter().any(Endpointed::serves) {
                     reload |= !backends[0].listed;
-                    (backends[0].listed, backends[0].state) = (true, State::Up);
+                    (backends[0].listed, backends[0].standing) = (true, Standing::Up);
                     gone.retain(|id| *id != backends[0].id);
                 }
                 let now = self.mem.now_us();
@@ -445,9 +600,10 @@ impl Control {
     async fn publish(&self, reload: bool, gone: Vec<BackendId>) {
         let current = self.publisher.current();
         let (generation, epoch) = (current.generation + u64::from(reload), current.epoch + 1);
+        let listeners = if reload && self.dice.borrow_mut().once_in(2) { self.change_listeners() } else { Vec::new() };
         let next = {
             let clusters = self.clusters.borrow();
-            let mut next = snapshot((generation, epoch), &clusters, &self.ledger, &self.settings);
+            let mut next = snapshot((generation, epoch), &clusters, &self.ledger, &self.settings.borrow());
             if !reload {
                 next.table = current.table.clone();
             }
@@ -462,6 +618,9 @@ impl Control {
             self.ledger.trouble(Some(cluster), begun, begun + 10_000_000, "nobody is up");
         }
         self.publisher.publish(next);
+        for (core, message) in self.cores.iter().zip(listeners) {
+            core.inbox.send(message).expect("room in the inbox");
+        }
         for core in &self.cores {
             if !gone.is_empty() {
                 let forget = ToWorker::Forget { backends: gone.clone(), clusters: Vec::new() };
@@ -509,7 +668,7 @@ impl Control {
 
 impl Endpointed {
     fn serves(&self) -> bool {
-        self.listed && self.state == State::Up
+        self.listed && self.standing == Standing::Up
     }
 }
 
@@ -531,6 +690,8 @@ fn snapshot(
             name: b.name.clone(),
             endpoint: b.endpoint.clone(),
             weight: b.weight,
+            backup: b.backup,
+            max_conns: 0,
             cells: b.cells.clone(),
         };
         let cluster = Arc::new(Cluster {
@@ -539,12 +700,14 @@ fn snapshot(
             backends: listed().map(backend).collect(),
             first_state: states.len(),
             policy: ledger.rules.policies[index].clone(),
+            ends: Arc::new(ClusterEnds::new(settings.listeners.len())),
         });
-        states.extend(listed().map(|b| b.state));
+        states.extend(listed().map(|b| State::new(b.standing, b.weight)));
         let host = format!("c{index}.test");
         routes.push(NewRoute { name: host.clone(), host, path: "/".into(), cluster: cluster.clone() });
         clusters.push(cluster);
     }
     let table = Arc::new(RouteTable::build(clusters, routes).expect("routes differ"));
-    Snapshot { generation, epoch, table, states: states.into(), settings: settings.clone() }
+    let (states, settings) = (states.into(), settings.clone());
+    Snapshot { generation, epoch, table, states, paused: Arc::default(), settings }
 }

@@ -4,6 +4,7 @@
 use ringway::worker::buffers::{Buf, Class};
 use ringway::worker::net::Stream;
 use ringway::worker::net::mem::MemStream;
+use std::io;
 
 /// How a body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +72,11 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     pub fn new(stream: &'a MemStream) -> Reader<'a> {
         Reader { stream, bytes: Vec::new(), buf: Some(Buf::new(Class::Small)), end: None, total: 0 }
+    }
+
+    /// Bytes that came and were used.
+    pub fn used(&self) -> usize {
+        self.total - self.bytes.len()
     }
 
     /// Receives once; `false` at the end.
@@ -173,17 +179,20 @@ impl<'a> Reader<'a> {
 }
 
 /// Sends bytes; `false` if the connection took not all of them.
-pub async fn send(stream: &MemStream, mut bytes: &[u8]) -> bool {
+pub async fn send(stream: &MemStream, bytes: &[u8]) -> bool {
+    try_send(stream, bytes).await.is_ok()
+}
+
+/// Sends bytes.
+pub async fn try_send(stream: &MemStream, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         let mut buf = Buf::new(Class::Small);
         let n = bytes.len().min(buf.spare());
         assert!(buf.append(&bytes[..n]));
-        if stream.send_all(buf).await.0.is_err() {
-            return false;
-        }
+        stream.send_all(buf).await.0?;
         bytes = &bytes[n..];
     }
-    true
+    Ok(())
 }
 
 /// A body in the chunked coding, cut into chunks of these lengths in turn; with a trailer if asked for.

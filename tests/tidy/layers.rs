@@ -9,12 +9,14 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("route", &[]),
     ("publish", &["route", "config"]),
     ("config", &["http", "route"]),
-    ("event", &["config", "route", "publish"]),
+    ("failures", &[]),
+    ("event", &["config", "failures", "route", "publish"]),
     ("exchange", &["http", "route"]),
     ("supervisor", &["config", "event", "exchange", "http", "publish", "route"]),
     ("access_log", &["config", "event", "route"]),
-    ("worker", &["access_log", "config", "event", "exchange", "http", "publish", "route"]),
-    ("control", &["access_log", "config", "event", "http", "publish", "route", "supervisor", "worker"]),
+    ("worker", &["access_log", "config", "event", "exchange", "failures", "http", "publish", "route"]),
+    ("metrics", &["event", "exchange", "publish", "route"]),
+    ("control", &["access_log", "config", "event", "http", "metrics", "publish", "route", "supervisor", "worker"]),
     ("lib", &[]),
 ];
 

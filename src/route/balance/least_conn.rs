@@ -5,7 +5,6 @@
 
 use super::Tried;
 use super::random::Random;
-use crate::route::health::State;
 
 /// Draws two different backends by weight and takes the one with less load for its weight.
 #[derive(Debug)]
@@ -14,14 +13,14 @@ pub(super) struct LeastConn {
 }
 
 impl LeastConn {
-    /// With all backends up.
+    /// Weights by index; 0 is no candidate.
     pub(super) fn new(weights: &[u32], seed: u64) -> LeastConn {
         LeastConn { random: Random::new(weights, seed) }
     }
 
-    /// For other states of the same backends.
-    pub(super) fn prepare(&mut self, states: &[State], weights: &[u32]) {
-        self.random.prepare(states, weights);
+    /// For other weights of the same backends. Allocates nothing.
+    pub(super) fn prepare(&mut self, weights: &[u32]) {
+        self.random.prepare(weights);
     }
 
     /// `load` tells how many exchanges are with a backend now.

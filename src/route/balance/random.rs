@@ -1,44 +1,41 @@
 //! Weighted random, and the generator behind it.
 
 use super::Tried;
-use crate::route::health::State;
 
 /// Draws before a draw among the untried is counted out instead: with few backends and a heavy one tried, repeated
 /// drawing could go on for long.
 const DRAWS_MAX: usize = 8;
 
-/// Each backend that is up is drawn with a chance of its weight in the sum of their weights.
+/// Each candidate is drawn with a chance of its weight in the sum of their weights.
 #[derive(Debug)]
 pub(super) struct Random {
     seed: u64,
-    /// Indices of those that are up.
-    up: Vec<u32>,
-    /// Sums of the weights of `up[..=i]`; empty if all weights are equal.
+    /// Indices of the candidates: those with a weight.
+    candidates: Vec<u32>,
+    /// Sums of the weights of `candidates[..=i]`; empty if all weights are equal.
     sums: Vec<u64>,
-    equal: bool,
 }
 
 impl Random {
-    /// With all backends up.
+    /// Weights by index; 0 is no candidate.
     pub(super) fn new(weights: &[u32], seed: u64) -> Random {
-        let equal = weights.windows(2).all(|w| w[0] == w[1]);
-        let sums = Vec::with_capacity(if equal { 0 } else { weights.len() });
-        let mut random = Random { seed, up: Vec::with_capacity(weights.len()), sums, equal };
-        random.prepare(&vec![State::Up; weights.len()], weights);
+        let n = weights.len();
+        let mut random = Random { seed, candidates: Vec::with_capacity(n), sums: Vec::with_capacity(n) };
+        random.prepare(weights);
         random
     }
 
-    /// For other states of the same backends; within the capacity that `new` has reserved.
-    pub(super) fn prepare(&mut self, states: &[State], weights: &[u32]) {
-        self.up.clear();
+    /// For other weights of the same backends. Allocates nothing.
+    pub(super) fn prepare(&mut self, weights: &[u32]) {
+        self.candidates.clear();
         self.sums.clear();
-        let mut sum = 0;
-        for (i, _) in states.iter().enumerate().filter(|(_, s)| **s == State::Up) {
-            self.up.push(i as u32);
-            if !self.equal {
-                sum += u64::from(weights[i]);
-                self.sums.push(sum);
-            }
+        self.candidates.extend((0..weights.len() as u32).filter(|i| weights[*i as usize] > 0));
+        let weight = |i: &u32| weights[*i as usize];
+        if self.candidates.windows(2).any(|w| weight(&w[0]) != weight(&w[1])) {
+            self.sums.extend(self.candidates.iter().scan(0, |sum, i| {
+                *sum += u64::from(weight(i));
+                Some(*sum)
+            }));
         }
     }
 
@@ -46,22 +43,23 @@ impl Random {
         self.draw(weights, |i| tried.has(i))
     }
 
-    /// Draws among those that are up and not `barred`. A barred draw is thrown away and made again, which leaves the
+    /// Draws among the candidates that are not `barred`. A barred draw is thrown away and made again, which leaves the
     /// shares of the others as they are; counting out has the same shares, only slower.
     pub(super) fn draw(&mut self, weights: &[u32], barred: impl Fn(usize) -> bool) -> Option<usize> {
-        let total = if self.equal { self.up.len() as u64 } else { *self.sums.last()? };
+        let total = self.sums.last().copied().unwrap_or(self.candidates.len() as u64);
         if total == 0 {
             return None;
         }
         for _ in 0..DRAWS_MAX {
             let point = below(&mut self.seed, total);
-            let at = if self.equal { point as usize } else { self.sums.partition_point(|sum| *sum <= point) };
-            let index = self.up[at] as usize;
+            let equal = self.sums.is_empty();
+            let at = if equal { point as usize } else { self.sums.partition_point(|sum| *sum <= point) };
+            let index = self.candidates[at] as usize;
             if !barred(index) {
                 return Some(index);
             }
         }
-        let free = || self.up.iter().map(|i| *i as usize).filter(|i| !barred(*i));
+        let free = || self.candidates.iter().map(|i| *i as usize).filter(|i| !barred(*i));
         let total: u64 = free().map(|i| u64::from(weights[i])).sum();
         if total == 0 {
             return None;
@@ -80,7 +78,12 @@ impl Random {
 /// passes the usual batteries, has no bad seeds, and is five operations.
 pub(super) fn next(seed: &mut u64) -> u64 {
     *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let z = (*seed ^ (*seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mix(*seed)
+}
+
+/// A number in which every bit depends on every bit of `z`: the finisher of SplitMix64, one to one.
+pub(super) fn mix(z: u64) -> u64 {
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
 }

@@ -1,6 +1,7 @@
 //! Facts of the machine that decide how many cores run and what `ringway doctor` says: affinity, quota, kernel, limits.
 
 use super::driver::{RingFacts, ring_facts};
+use std::ffi::CString;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -55,6 +56,38 @@ fn within(mut cores: Vec<usize>, quota: Option<f64>) -> Vec<usize> {
     cores
 }
 
+/// The user that the process runs as.
+pub fn own_uid() -> u32 {
+    // SAFETY: a plain call that cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// The number of a group that is named or numbered.
+///
+/// # Errors
+/// There is none of this name.
+pub fn group_id(group: &str) -> io::Result<u32> {
+    if let Ok(number) = group.parse() {
+        return Ok(number);
+    }
+    let name = CString::new(group)?;
+    let mut room = vec![0; 64 * 1024];
+    let mut entry = std::mem::MaybeUninit::<libc::group>::uninit();
+    let mut found = std::ptr::null_mut();
+    // SAFETY: `room` is as long as is said, `name` ends with a zero, and `entry` is read only if `found` points to it.
+    let gid = unsafe {
+        libc::getgrnam_r(name.as_ptr(), entry.as_mut_ptr(), room.as_mut_ptr().cast(), room.len(), &mut found);
+        if found.is_null() { None } else { Some((*found).gr_gid) }
+    };
+    gid.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("there is no group {group:?}")))
+}
+
+/// Gives nearly every other thread of the machine precedence over this one; a failure changes nothing.
+pub fn lower_priority() {
+    // SAFETY: touches no memory; to the kernel process 0 is the calling thread.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 15) };
+}
+
 /// Binds this thread to one core.
 pub fn pin(core: usize) -> io::Result<()> {
     if core >= libc::CPU_SETSIZE as usize {
@@ -67,6 +100,12 @@ pub fn pin(core: usize) -> io::Result<()> {
         libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set)
     };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Lets every other thread of this machine go before this one. What the kernel refuses is left as it is.
+pub fn step_back() {
+    // SAFETY: a plain call; for Linux, process 0 is the calling thread.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
 }
 
 /// Raises the limit of open descriptors to its hard one and returns it.

@@ -146,6 +146,8 @@ pub trait Net: Clone + 'static {
     async fn rung(&self);
     /// Microseconds since some fixed point; a clock call. Monotonic.
     fn now_us(&self) -> u64;
+    /// Microseconds that this core's thread has had a CPU; a system call.
+    fn cpu_us(&self) -> u64;
     /// Wall clock, seconds since 1970.
     fn unix_seconds(&self) -> u64;
     /// A seed for this core's random choices.

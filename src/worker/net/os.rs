@@ -410,6 +410,10 @@ impl Net for Os {
         clock_us()
     }
 
+    fn cpu_us(&self) -> u64 {
+        micros(libc::CLOCK_THREAD_CPUTIME_ID)
+    }
+
     fn unix_seconds(&self) -> u64 {
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |t| t.as_secs())
     }
@@ -476,10 +480,16 @@ async fn count(counter: &Driven) {
     }
 }
 
-fn clock_us() -> u64 {
+/// Microseconds of the monotonic clock, the same in all threads.
+pub fn clock_us() -> u64 {
+    micros(libc::CLOCK_MONOTONIC)
+}
+
+/// What one of the clocks that always exist says.
+fn micros(clock: libc::clockid_t) -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a valid timespec; this clock always exists.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    // SAFETY: a valid timespec.
+    unsafe { libc::clock_gettime(clock, &mut now) };
     now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1000
 }
 

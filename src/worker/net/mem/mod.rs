@@ -18,9 +18,11 @@ use crate::route::Endpoint;
 use crate::worker::buffers::Buf;
 use run::Tasks;
 use std::cell::RefCell;
+use std::fs::File;
 use std::future::Future;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -115,8 +117,22 @@ impl Mem {
 
     /// Listens at an endpoint where nobody does yet.
     pub fn listen(&self, endpoint: &Endpoint) -> MemListener {
-        let door = self.0.world.borrow_mut().listen(endpoint);
+        let door = self.0.world.borrow_mut().listen(self.1, endpoint);
         MemListener { mem: self.clone(), door }
+    }
+
+    /// Listens at an endpoint and gives the listener as a descriptor, for [`Net::adopt`] of any core of this simulation.
+    /// Connections are queued from now on.
+    ///
+    /// # Errors
+    /// The process has no descriptor left.
+    pub fn offer(&self, endpoint: &Endpoint) -> io::Result<OwnedFd> {
+        // The number is all that is needed of it: while it is open, nobody else has the same.
+        let fd = OwnedFd::from(File::open("/dev/null")?);
+        let mut world = self.0.world.borrow_mut();
+        let door = world.listen(self.1, endpoint);
+        world.offered.insert(fd.as_raw_fd(), door);
+        Ok(fd)
     }
 
     /// Sets what goes wrong at an endpoint from now on; `Fault::default()` is nothing.
@@ -124,9 +140,21 @@ impl Mem {
         self.0.world.borrow_mut().faults.insert(endpoint.clone(), fault);
     }
 
-    /// Bounds the number of streams: beyond it accept and connect fail with EMFILE.
+    /// Bounds the number of streams that this core holds: beyond it accept and connect fail with EMFILE.
     pub fn limit_streams(&self, max: usize) {
-        self.0.world.borrow_mut().streams_max = max;
+        self.scarce(max, libc::EMFILE);
+    }
+
+    /// The same with another error, for example ENFILE.
+    pub fn scarce(&self, max: usize, errno: i32) {
+        self.0.world.borrow_mut().scarce(self.1, max, errno);
+    }
+
+    /// The address that the other side of a connection sees; no other connection of this simulation has it. `None` on Unix
+    /// sockets and on the accepting side.
+    pub fn address(&self, stream: &MemStream) -> Option<IpAddr> {
+        let world = self.0.world.borrow();
+        world.ends[world.ends[stream.end].peer].peer_address.map(|address| address.ip())
     }
 
     /// Breaks a connection: the other side gets a reset, bytes on their way to it are lost.
@@ -332,9 +360,12 @@ impl Net for Mem {
     type Stream = MemStream;
     type Listener = MemListener;
 
-    fn adopt(&self, _fd: OwnedFd) -> io::Result<MemListener> {
-        // The kernel's sockets are not of this world: listeners come from [`Mem::listen`].
-        Err(io::ErrorKind::Unsupported.into())
+    fn adopt(&self, fd: OwnedFd) -> io::Result<MemListener> {
+        let mut world = self.0.world.borrow_mut();
+        // The kernel's sockets are not of this world: listeners come from [`Mem::offer`].
+        let door = world.offered.remove(&fd.as_raw_fd()).ok_or(io::ErrorKind::Unsupported)?;
+        world.doors[door].core = self.1;
+        Ok(MemListener { mem: self.clone(), door })
     }
 
     async fn accept(&self, listener: &MemListener, out: &mut Vec<Accepted<MemStream>>) -> io::Result<()> {
@@ -353,10 +384,11 @@ impl Net for Mem {
     async fn connect(&self, to: &Endpoint, started: impl FnOnce(Handle)) -> io::Result<MemStream> {
         let stream = {
             let mut world = self.0.world.borrow_mut();
-            if world.held() >= world.streams_max {
-                return Err(io::Error::from_raw_os_error(libc::EMFILE));
+            let (left, errno) = world.descriptors_left(self.1);
+            if left == 0 {
+                return Err(io::Error::from_raw_os_error(errno));
             }
-            self.stream(world.socket(matches!(to, Endpoint::Unix(_))))
+            self.stream(world.socket(self.1, matches!(to, Endpoint::Unix(_))))
         };
         started(stream.handle());
         self.wait(Kind::Connect(stream.end, to.clone())).await.result()?;
@@ -397,6 +429,11 @@ impl Net for Mem {
 
     fn now_us(&self) -> u64 {
         self.0.world.borrow().now
+    }
+
+    fn cpu_us(&self) -> u64 {
+        // Computing takes no time in this world.
+        0
     }
 
     fn unix_seconds(&self) -> u64 {

@@ -20,6 +20,8 @@ pub(super) struct End {
     pub(super) peer_address: Option<SocketAddr>,
     /// Held by somebody as a descriptor. A queued connection is not, a closed one is not any more.
     pub(super) held: bool,
+    /// By this core.
+    pub(super) core: usize,
     pub(super) connected: bool,
     pub(super) delayed: bool,
     pub(super) inbox: VecDeque<u8>,
@@ -47,6 +49,7 @@ impl End {
             peer,
             peer_address: None,
             held: false,
+            core: 0,
             connected: false,
             delayed: false,
             inbox: VecDeque::new(),
@@ -101,11 +104,11 @@ impl End {
 }
 
 impl World {
-    /// A new unconnected end with a descriptor.
-    pub(super) fn socket(&mut self, unix: bool) -> EndId {
+    /// A new unconnected end with a descriptor of this core.
+    pub(super) fn socket(&mut self, core: usize, unix: bool) -> EndId {
         let id = self.ends.len();
         let mut end = End::new(unix, id);
-        end.held = true;
+        (end.held, end.core) = (true, core);
         self.ends.push(end);
         id
     }

@@ -12,6 +12,7 @@ use crate::limits;
 use crate::route::Endpoint;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::os::fd::RawFd;
 use std::task::{Context, Poll, Waker};
 
 /// Names an operation.
@@ -71,6 +72,8 @@ pub(super) enum Due {
 /// A listener.
 #[derive(Debug)]
 pub(super) struct Door {
+    /// The core that accepts on it.
+    pub(super) core: usize,
     pub(super) endpoint: Endpoint,
     pub(super) queue: VecDeque<EndId>,
     pub(super) closing: bool,
@@ -93,8 +96,10 @@ pub struct Fault {
     pub reset_after_received: Option<u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Core {
+    /// Descriptors that it may hold, and what it is told beyond them.
+    scarcity: (usize, i32),
     ticked: u64,
     rings: u64,
     bell: Option<OpId>,
@@ -110,7 +115,8 @@ pub(super) struct World {
     pub(super) ends: Vec<End>,
     pub(super) doors: Vec<Door>,
     pub(super) faults: BTreeMap<Endpoint, Fault>,
-    pub(super) streams_max: usize,
+    /// Listeners whose descriptors have been handed on, by the descriptor's number.
+    pub(super) offered: BTreeMap<RawFd, DoorId>,
     pub(super) stale_handles: usize,
     pub(super) bytes_lost: usize,
     due: BTreeMap<(u64, u64), Due>,
@@ -131,7 +137,7 @@ impl World {
             ends: Vec::new(),
             doors: Vec::new(),
             faults: BTreeMap::new(),
-            streams_max: usize::MAX,
+            offered: BTreeMap::new(),
             stale_handles: 0,
             bytes_lost: 0,
             due: BTreeMap::new(),
@@ -147,7 +153,7 @@ impl World {
     }
 
     pub(super) fn add_core(&mut self) -> usize {
-        self.cores.push(Core::default());
+        self.cores.push(Core { scarcity: (usize::MAX, 0), ticked: 0, rings: 0, bell: None });
         self.cores.len() - 1
     }
 
@@ -175,6 +181,18 @@ impl World {
     /// Descriptors of connections that are held: accepted and connected ones, and those being connected.
     pub(super) fn held(&self) -> usize {
         self.ends.iter().filter(|end| end.held).count()
+    }
+
+    /// From now on a core holds no more descriptors of connections than this; beyond it, it gets the error.
+    pub(super) fn scarce(&mut self, core: usize, most: usize, errno: i32) {
+        self.cores[core].scarcity = (most, errno);
+    }
+
+    /// Descriptors that a core may still take, and the error beyond them.
+    pub(super) fn descriptors_left(&self, core: usize) -> (usize, i32) {
+        let (most, errno) = self.cores[core].scarcity;
+        let held = self.ends.iter().filter(|end| end.held && end.core == core).count();
+        (most.saturating_sub(held), errno)
     }
 
     /// The kinds of all operations that wait, for messages.
@@ -415,7 +433,9 @@ impl World {
         end.reset_after_received = fault.reset_after_received;
         end.connected = true;
         self.ends.push(end);
-        let address = SocketAddr::from(([10, 0, (server >> 16) as u8, 1], (server & 0xffff) as u16));
+        // Of the shared address space (RFC 6598): each connection has one of its own.
+        let [_, high, middle, low] = (server as u32).to_be_bytes();
+        let address = SocketAddr::from(([100, 64 | (high & 63), middle, low], 1024 | u16::from(low)));
         self.ends[server].peer_address = (!unix).then_some(address);
         let end = &mut self.ends[client];
         end.peer = server;
@@ -436,22 +456,24 @@ impl World {
             return;
         }
         let wanted = self.dice.part_of(queued).min(limits::ACCEPT_BATCH);
-        let n = wanted.min(self.streams_max.saturating_sub(self.held()));
+        let core = self.doors[door].core;
+        let (left, errno) = self.descriptors_left(core);
+        let n = wanted.min(left);
         let ends: Vec<EndId> = self.doors[door].queue.drain(..n).collect();
         for end in &ends {
-            self.ends[*end].held = true;
+            (self.ends[*end].held, self.ends[*end].core) = (true, core);
         }
         if let Some(op) = self.ops.get_mut(&id) {
             op.outcome.ends = ends;
         }
-        self.decide(id, if n < wanted { Err(libc::EMFILE) } else { Ok(n) });
+        self.decide(id, if n < wanted { Err(errno) } else { Ok(n) });
     }
 
-    pub(super) fn listen(&mut self, endpoint: &Endpoint) -> DoorId {
+    pub(super) fn listen(&mut self, core: usize, endpoint: &Endpoint) -> DoorId {
         let taken = self.doors.iter().any(|door| door.open && door.endpoint == *endpoint);
         assert!(!taken, "two listeners on {endpoint}");
         let (endpoint, queue) = (endpoint.clone(), VecDeque::new());
-        self.doors.push(Door { endpoint, queue, closing: false, open: true, accept: None });
+        self.doors.push(Door { core, endpoint, queue, closing: false, open: true, accept: None });
         self.doors.len() - 1
     }
 

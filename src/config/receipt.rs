@@ -1,0 +1,158 @@
+//! Answers to commands that change something, and to those that tell about it (`answer` has the status).
+//!
+//! Fields are added, never changed in meaning or taken away; readers ignore what they do not know.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Proof of a change: what is in force, on which workers since when, and what remains of what was before.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Receipt {
+    /// The generation that runs now; it counts changes of the config.
+    pub generation: u64,
+    /// Its epoch; it counts all publications.
+    pub epoch: u64,
+    /// SHA-256 of the text of the running config, in hex. Without patches that is the file's.
+    pub hash: String,
+    /// Patches that lie over the file.
+    pub patches: usize,
+    /// How many workers there are.
+    pub workers: usize,
+    /// How many of them run on it.
+    pub acknowledged: usize,
+    /// When each of them took over, in the order of the cores.
+    pub acks: Vec<Ack>,
+    /// What can be relied on, in a sentence.
+    pub claim: String,
+    /// Milliseconds from the request to here.
+    pub took_ms: u64,
+    /// Names of what is other than before, by `clusters_added`, `routes_removed`, `listeners_changed` and so on.
+    pub changed: BTreeMap<String, Vec<String>>,
+    /// What the operator should know beside that.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// Whether the state file has it; `None` without a state file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub saved: Option<bool>,
+    /// What remains on what was taken away; `None` if that was not waited for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left: Option<Vec<Left>>,
+}
+
+/// One worker's word.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Ack {
+    /// Its number, from 0.
+    pub core: usize,
+    /// When it took over, in microseconds since 1970 (UTC).
+    pub at_us: u64,
+    /// Microseconds from the publication to then.
+    pub after_us: u64,
+}
+
+/// What one worker still has on one thing that was taken away.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Left {
+    /// The worker.
+    pub core: usize,
+    /// `CLUSTER/ID (ENDPOINT)`, or `CLUSTER`.
+    pub of: String,
+    /// Exchanges under way, tunnels not counted.
+    pub exchanges: u64,
+    /// Tunnels.
+    pub tunnels: u64,
+    /// Requests that wait for their turn.
+    pub queued: u64,
+    /// Idle pooled connections.
+    pub pooled: u64,
+}
+
+/// Answer to commands that have nothing else to tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Done {
+    /// In a sentence.
+    pub done: String,
+}
+
+/// Answer to `config`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Running {
+    /// The generation that runs.
+    pub generation: u64,
+    /// The file that it began with.
+    pub file: String,
+    /// SHA-256 of `text`, in hex.
+    pub hash: String,
+    /// The running config: the file's text, or with patches the merged one.
+    pub text: String,
+    /// What lies over the file, the oldest first.
+    pub patches: Vec<Applied>,
+}
+
+/// A patch that lies over the file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Applied {
+    /// When it was applied, in seconds since 1970 (UTC).
+    pub at: u64,
+    /// By whom.
+    pub who: String,
+    /// Its text.
+    pub patch: String,
+}
+
+/// Answer to `routes`: cluster by `host/path`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Routes {
+    /// The generation that runs.
+    pub generation: u64,
+    /// Cluster by `host/path`.
+    pub routes: BTreeMap<String, String>,
+}
+
+/// Answer to `errors`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Errors {
+    /// The latest of each worker, the newest first.
+    pub errors: Vec<Failed>,
+    /// How many there were since the process began; more than are kept are forgotten.
+    pub total: u64,
+}
+
+/// One request that Ringway answered itself with an error, or one whose response was cut.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Failed {
+    /// Seconds since 1970 (UTC).
+    pub at: u64,
+    /// The worker.
+    pub core: usize,
+    /// The client's address, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// Method, as far as it was understood.
+    pub method: String,
+    /// Host, cut at some length.
+    pub host: String,
+    /// Path, cut at some length.
+    pub path: String,
+    /// The status that the client got; 0 is none.
+    pub status: u16,
+    /// Reason code, as in the access log.
+    pub reason: String,
+    /// What that means.
+    pub detail: String,
+    /// The cluster, if it got that far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
+    /// The last backend that was tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
+}

@@ -1,0 +1,270 @@
+//! Answers as text for people.
+
+use super::Part;
+use crate::config::answer::{BackendStatus, StateWord, Status};
+use crate::config::orders::Wish;
+use crate::config::receipt::{Errors, Receipt, Routes};
+use std::fmt::Write as _;
+
+/// What runs.
+pub(super) fn status(status: &Status, part: Part) -> String {
+    match part {
+        Part::All => {
+            let parts = [summary(status), backends(status), workers(status), counters(status)];
+            parts.join("\n")
+        }
+        Part::Backends => backends(status),
+        Part::Workers => workers(status),
+        Part::Counters => counters(status),
+    }
+}
+
+/// Which host and path leads where.
+pub(super) fn routes(routes: &Routes) -> String {
+    let mut rows = vec![row(["ROUTE", "CLUSTER"])];
+    rows.extend(routes.routes.iter().map(|(route, cluster)| row([route, cluster])));
+    aligned(&rows)
+}
+
+/// What went wrong lately.
+pub(super) fn errors(errors: &Errors) -> String {
+    let mut rows = vec![row(["TIME", "STATUS", "REASON", "CLIENT", "REQUEST", "BACKEND"])];
+    for one in &errors.errors {
+        let backend = match (&one.cluster, &one.backend) {
+            (Some(cluster), Some(backend)) => format!("{cluster}/{backend}"),
+            (Some(cluster), None) => cluster.clone(),
+            _ => "-".to_owned(),
+        };
+        rows.push(row([
+            crate::access_log::rfc3339(one.at),
+            one.status.to_string(),
+            one.reason.clone(),
+            one.client.clone().unwrap_or_else(|| "-".to_owned()),
+            format!("{} {}{}", one.method, one.host, one.path),
+            backend,
+        ]));
+    }
+    format!("{}{} in all, {} shown\n", aligned(&rows), errors.total, errors.errors.len())
+}
+
+/// Proof of a change.
+pub(super) fn receipt(receipt: &Receipt) -> String {
+    let mut text = format!(
+        "generation {}, epoch {}, on {} of {} workers ({} ms)\n  {}\n  running config: sha256 {}, {} patches over the file\n",
+        receipt.generation,
+        receipt.epoch,
+        receipt.acknowledged,
+        receipt.workers,
+        receipt.took_ms,
+        receipt.claim,
+        receipt.hash,
+        receipt.patches
+    );
+    let acks: Vec<String> = receipt.acks.iter().map(|ack| format!("{} after {} us", ack.core, ack.after_us)).collect();
+    let _ = writeln!(text, "  taken over by worker {}", acks.join(", "));
+    for (what, names) in &receipt.changed {
+        let shown = names.iter().take(NAMES_SHOWN).cloned().collect::<Vec<_>>().join(", ");
+        let more = names.len().saturating_sub(NAMES_SHOWN);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let _ = writeln!(text, "  {}: {shown}{more}", what.replace('_', " "));
+    }
+    match receipt.saved {
+        Some(true) => text.push_str("  saved: it survives a restart\n"),
+        Some(false) => text.push_str("  NOT saved: it does not survive a restart\n"),
+        None => {}
+    }
+    if receipt.left.as_ref().is_some_and(Vec::is_empty) {
+        text.push_str("  drained: nothing is left on what was taken away\n");
+    }
+    for warning in &receipt.warnings {
+        let _ = writeln!(text, "  warning: {warning}");
+    }
+    text
+}
+
+/// Names of one kind in a receipt for people.
+const NAMES_SHOWN: usize = 20;
+
+fn summary(status: &Status) -> String {
+    let state = if status.draining { "draining" } else { "serving" };
+    let mut text = format!(
+        "ringway {}, {state} for {}, {}, generation {}, epoch {}\n",
+        status.version,
+        span(status.uptime),
+        status.driver,
+        status.generation,
+        status.epoch
+    );
+    for (name, listener) in &status.listeners {
+        let _ = writeln!(text, "listener {name} on {}", listener.address);
+    }
+    text
+}
+
+fn backends(status: &Status) -> String {
+    let now = status.since + status.uptime;
+    let mut rows =
+        vec![row(["CLUSTER", "BACKEND", "ADDRESS", "STATE", "SINCE", "REQUESTS", "5XX", "FAILED", "NOW", "WHY"])];
+    for (cluster, entry) in &status.clusters {
+        if let Some(pause) = &entry.paused {
+            let why = pause.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            let left = span(pause.until.saturating_sub(now));
+            let why = format!("paused by {} for {left} more{why}", pause.who);
+            rows.push(row([
+                cluster,
+                "-",
+                "-",
+                "PAUSED",
+                &span(now.saturating_sub(pause.since)),
+                "-",
+                "-",
+                "-",
+                "-",
+                &why,
+            ]));
+        }
+        for (name, b) in &entry.backends {
+            rows.push(row([
+                cluster,
+                name,
+                &b.endpoint,
+                word(b.state),
+                &span(now.saturating_sub(b.since)),
+                &b.requests.to_string(),
+                &b.statuses[4].to_string(),
+                &(b.connect_errors + b.resets + b.timeouts).to_string(),
+                &b.in_flight.to_string(),
+                &why(b, now),
+            ]));
+        }
+        for (name, why) in &entry.unresolved {
+            rows.push(row([cluster, name, "-", "?", "-", "-", "-", "-", "-", &format!("does not resolve: {why}")]));
+        }
+        if entry.backends.is_empty() && entry.unresolved.is_empty() {
+            rows.push(row([cluster, "-", "-", "empty", "-", "-", "-", "-", "-", "every request is answered with 503"]));
+        }
+    }
+    aligned(&rows)
+}
+
+fn word(state: StateWord) -> &'static str {
+    match state {
+        StateWord::Up => "up",
+        StateWord::Down => "DOWN",
+        StateWord::Drain => "drain",
+        StateWord::Maint => "maint",
+        StateWord::Other => "?",
+    }
+}
+
+/// Why a backend is in its state, layer by layer.
+fn why(b: &BackendStatus, now: u64) -> String {
+    let mut parts: Vec<String> = b.why.iter().cloned().collect();
+    if b.observed != b.state {
+        parts.insert(0, format!("observed {}", word(b.observed)));
+    }
+    if let Some(at) = b.next_probe {
+        parts.push(format!("probe in {}", span(at.saturating_sub(now))));
+    }
+    for said in &b.overrides {
+        let what = match said.set {
+            Wish::Drain => "drained".to_owned(),
+            Wish::Maint => "in maintenance".to_owned(),
+            Wish::Weight(weight) => format!("weight {weight}"),
+            Wish::Up => "up".to_owned(),
+        };
+        let mut part = format!("{what} by {} {} ago", said.who, span(now.saturating_sub(said.since)));
+        if let Some(until) = said.until {
+            let _ = write!(part, " for {} more", span(until.saturating_sub(now)));
+        }
+        if let Some(why) = &said.why {
+            let _ = write!(part, ": {why}");
+        }
+        parts.push(part);
+    }
+    parts.join("; ")
+}
+
+fn workers(status: &Status) -> String {
+    let mut rows = vec![row(["WORKER", "CONNECTIONS", "IDLE", "EXCHANGES", "POOLED", "EPOCH"])];
+    for w in &status.workers {
+        rows.push(row([w.core as u64, w.connections, w.idle, w.exchanges, w.pooled, w.epoch].map(|n| n.to_string())));
+    }
+    aligned(&rows)
+}
+
+fn counters(status: &Status) -> String {
+    let rows: Vec<Vec<String>> =
+        status.counters.iter().map(|(name, n)| row([name.replace('_', " "), n.to_string()])).collect();
+    aligned(&rows)
+}
+
+fn row<S: ToString, const N: usize>(cells: [S; N]) -> Vec<String> {
+    cells.iter().map(S::to_string).collect()
+}
+
+/// Columns two spaces apart.
+fn aligned(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|r| r.get(column)).map(|c| c.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            let _ = write!(line, "{cell:<width$}  ");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// A time in its two largest units.
+fn span(seconds: u64) -> String {
+    let parts = [(seconds / 86_400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
+    let first = parts.iter().position(|(n, _)| *n > 0).unwrap_or(3);
+    let shown: Vec<String> = parts[first..].iter().take(2).map(|(n, unit)| format!("{n}{unit}")).collect();
+    shown.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::answer::{ClusterStatus, Worker};
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn times_are_short() {
+        assert_eq!(span(0), "0s");
+        assert_eq!(span(59), "59s");
+        assert_eq!(span(61), "1m 1s");
+        assert_eq!(span(90_000), "1d 1h");
+    }
+
+    #[test]
+    fn the_table_tells_who_is_down_since_when_and_why() {
+        let mut status = Status::new();
+        (status.since, status.uptime, status.generation) = (1000, 100, 7);
+        status.workers.push(Worker { core: 0, exchanges: 42, ..Worker::default() });
+        let down = BackendStatus {
+            endpoint: "127.0.0.1:1".into(),
+            state: StateWord::Down,
+            since: 1090,
+            why: Some("3 connect errors or resets in a row".into()),
+            next_probe: Some(1120),
+            ..BackendStatus::default()
+        };
+        let backends = BTreeMap::from([("b1".to_owned(), down), ("b2".to_owned(), BackendStatus::default())]);
+        let unresolved = BTreeMap::from([("b3".to_owned(), "db.internal: no such name".to_owned())]);
+        status.clusters.insert("app".into(), ClusterStatus { backends, unresolved, paused: None });
+        status.clusters.insert("none".into(), ClusterStatus::default());
+        let text = super::status(&status, Part::All);
+        let line = |word: &str| text.lines().find(|l| l.contains(word)).unwrap_or_else(|| panic!("{word} in\n{text}"));
+        assert!(line("b1").contains("DOWN   10s"), "{text}");
+        assert!(line("b1").ends_with("3 connect errors or resets in a row; probe in 20s"));
+        assert!(line("b3").ends_with("does not resolve: db.internal: no such name"));
+        assert!(line("none").contains("503"));
+        assert!(text.starts_with("ringway ") && text.contains("generation 7") && text.contains("42"));
+    }
+}

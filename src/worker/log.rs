@@ -1,0 +1,170 @@
+//! What the access log gets to know of an exchange: the stopwatch that runs meanwhile, and the line at its end.
+
+use super::Core;
+use super::net::{Net, Stream};
+use super::session::{Tally, Turn};
+use crate::access_log::{More, NOTHING, Phase, Phases, Record, RequestId};
+use crate::config::{LogField, LogTarget, Settings};
+use crate::http::Version;
+use crate::http::head::Known;
+use std::cell::{Cell, RefCell};
+
+/// The stopwatch of one connection's exchanges. It runs, and asks the clock, only if the log was on when the exchange began:
+/// else every call here is one look at a flag.
+pub(super) struct Watch {
+    runs: Cell<bool>,
+    phases: RefCell<Phases>,
+}
+
+impl Default for Watch {
+    fn default() -> Watch {
+        Watch { runs: Cell::new(false), phases: RefCell::new(Phases::new(0)) }
+    }
+}
+
+impl Watch {
+    /// An exchange begins, in the phase of its head; its end will want a line if the log is on.
+    pub(super) fn begin<N: Net>(&self, core: &Core<N>) {
+        let logs = core.view().settings.log_target != LogTarget::Off;
+        self.runs.set(logs);
+        if logs {
+            *self.phases.borrow_mut() = Phases::new(core.net.now_us());
+        }
+    }
+
+    #[inline(never)]
+    fn enter(&self, phase: Phase, net: &impl Net) {
+        self.phases.borrow_mut().enter(phase, net.now_us());
+    }
+}
+
+impl<N: Net, C: Stream> Turn<'_, N, C> {
+    /// From here on the exchange waits for this; what it has waited for until now is charged to the phase it leaves.
+    #[inline]
+    pub(super) fn enter(&self, phase: Phase) {
+        if self.watch.runs.get() {
+            self.watch.enter(phase, &self.core.net);
+        }
+    }
+
+    /// The same, where nothing was waited for since a phase was entered last: no clock call.
+    #[inline]
+    pub(super) fn pass_to(&self, phase: Phase) {
+        if self.watch.runs.get() {
+            self.watch.phases.borrow_mut().pass_to(phase);
+        }
+    }
+
+    /// The attempt before has failed, and another begins.
+    pub(super) fn enter_retry(&self) {
+        if self.watch.runs.get() {
+            self.watch.phases.borrow_mut().retry(self.core.net.now_us());
+        }
+    }
+}
+
+impl<N: Net> Core<N> {
+    /// The line of an exchange that has ended, if it gets one. `head_bytes` are those of its head, if that was good.
+    pub(super) fn log<C: Stream>(
+        &self,
+        turn: &Turn<'_, N, C>,
+        head_bytes: Option<&[u8]>,
+        tally: &Tally<N::Stream>,
+    ) -> Logged {
+        if !turn.watch.runs.get() {
+            return Logged::Off;
+        }
+        let view = self.view();
+        let settings = &view.settings;
+        let lines = &settings.log_lines;
+        if settings.log_target == LogTarget::Off {
+            return Logged::Off;
+        }
+        let mut phases = turn.watch.phases.borrow_mut();
+        let picked = tally.status >= 500 || !tally.reason.is_regular() || lines.sample.takes(self.random() as u32);
+        if !picked && lines.slow_us.is_none() {
+            return Logged::SampledOut;
+        }
+        phases.end(self.net.now_us());
+        if !picked && lines.slow_us.is_some_and(|slow| phases.total() < slow) {
+            return Logged::SampledOut;
+        }
+        let of = |span: crate::http::Span| head_bytes.map_or(&[][..], |bytes| span.of(bytes));
+        let head = turn.head;
+        let asked;
+        let more = if lines.fields.is_usual() {
+            &NOTHING
+        } else {
+            asked = more(turn, head_bytes, tally, settings);
+            &asked
+        };
+        let record = Record {
+            time: self.unix_seconds.get(),
+            client: tally.client,
+            method: of(head.method_span),
+            host: of(head.authority),
+            path: of(head.target),
+            status: tally.status_sent(),
+            bytes: tally.bytes,
+            phases: &phases,
+            cluster: tally.cluster.as_ref().map(|cluster| cluster.shared.name.as_str()),
+            backend: tally.backend.as_ref().map(|backend| backend.name.as_str()),
+            retries: tally.retries,
+            generation: turn.generation(),
+            reason: tally.reason.code(),
+            more,
+        };
+        self.log.borrow_mut().add(&record, (settings.log_format, &lines.fields));
+        Logged::Line
+    }
+}
+
+/// What became of the log line of an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Logged {
+    /// The log is off.
+    Off,
+    /// It was not picked.
+    SampledOut,
+    /// It is with the writer, or counted as dropped.
+    Line,
+}
+
+/// The fields that few ask for; those that take looking up only if they are asked for.
+fn more<'a, N: Net, C: Stream>(
+    turn: &'a Turn<'_, N, C>,
+    head_bytes: Option<&'a [u8]>,
+    tally: &'a Tally<N::Stream>,
+    settings: &'a Settings,
+) -> More<'a> {
+    let asks = |field| settings.log_lines.fields.has(field);
+    let listener = settings.listener(turn.info.listener);
+    let field = |name: &[u8]| {
+        let bytes = head_bytes?;
+        let found = turn.head.fields.iter().find(|field| field.name.of(bytes).eq_ignore_ascii_case(name))?;
+        Some(found.value.of(bytes))
+    };
+    let trusted = || listener.zip(turn.info.peer).is_some_and(|(listener, peer)| listener.trusts(peer.ip()));
+    let request_id = || match tally.request_id {
+        None => RequestId::None,
+        Some(made) => {
+            let kept = head_bytes.and_then(|bytes| turn.head.fields.value(Known::XRequestId, bytes));
+            kept.filter(|_| trusted()).map_or(RequestId::Made(made), RequestId::Kept)
+        }
+    };
+    More {
+        version: match (head_bytes, turn.head.version) {
+            (None, _) => "",
+            (_, Version::Http10) => "HTTP/1.0",
+            (_, Version::Http11) => "HTTP/1.1",
+        },
+        scheme: turn.info.scheme(),
+        listener: listener.map(|listener| listener.name.as_str()),
+        endpoint: tally.backend.as_ref().map(|backend| &backend.endpoint),
+        reused: tally.reused,
+        received: turn.received.get(),
+        user_agent: if asks(LogField::UserAgent) { field(b"user-agent") } else { None },
+        referer: if asks(LogField::Referer) { field(b"referer") } else { None },
+        request_id: if asks(LogField::RequestId) { request_id() } else { RequestId::None },
+    }
+}
