@@ -6,6 +6,7 @@ use ringway::route::balance::{Ask, Balancer, Tried, hash_key};
 use ringway::route::counts::ClusterEnds;
 use ringway::route::health::{Cells, State};
 use ringway::route::table::{Backend, Balance, Cluster, Hash, HashBy, Policy};
+use ringway::route::waits::Waits;
 use ringway::route::{BackendId, ClusterId, Endpoint};
 use std::hint::black_box;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ fn cluster(balance: Balance, weights: impl Iterator<Item = u32>) -> Cluster {
         first_state: 0,
         policy,
         ends: Arc::new(ClusterEnds::new(4)),
+        waits: Arc::new(Waits::new(1)),
     }
 }
 

@@ -7,6 +7,7 @@ use criterion::Criterion;
 use ringway::route::ClusterId;
 use ringway::route::counts::ClusterEnds;
 use ringway::route::table::{Cluster, NewRoute, Policy, RouteTable};
+use ringway::route::waits::Waits;
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ fn cluster() -> Arc<Cluster> {
         first_state: 0,
         policy,
         ends: Arc::new(ClusterEnds::new(1)),
+        waits: Arc::new(Waits::new(1)),
     })
 }
 

@@ -11,6 +11,8 @@
 //! A connection from the pool that ends without a byte says nothing about its backend: it idled too long. The backend may
 //! be tried again at once, with a fresh connection.
 
+pub mod budget;
+
 use crate::http::Method;
 use crate::http::reject::{Failure, Fault};
 use crate::limits;
@@ -39,6 +41,10 @@ pub enum Reason {
     NoRoute,
     /// No backend of the cluster is up (503).
     NoBackend,
+    /// It waited for its turn, and more came than may wait (503).
+    QueueFull,
+    /// It waited for its turn for too long (503).
+    QueueTimeout,
     /// No connection to any backend that was tried (502).
     ConnectFailed,
     /// No connection for want of descriptors, ports or memory here, or because a backend's queue is full (503).
@@ -68,7 +74,7 @@ pub enum Reason {
 }
 
 /// All reason codes, at [`Reason::index`]. New ones are added at the end.
-pub const CODES: [&str; 23] = [
+pub const CODES: [&str; 25] = [
     "OK",
     "REJECTED",
     "CLIENT_TIMEOUT",
@@ -92,6 +98,8 @@ pub const CODES: [&str; 23] = [
     "OWN",
     "HEALTH",
     "FAIL_OPEN",
+    "QUEUE_FULL",
+    "QUEUE_TIMEOUT",
 ];
 
 const _: () = assert!(CODES.len() <= limits::REASONS_MAX);
@@ -128,6 +136,8 @@ impl Reason {
             Reason::Own => 20,
             Reason::Health => 21,
             Reason::FailOpen => 22,
+            Reason::QueueFull => 23,
+            Reason::QueueTimeout => 24,
         }
     }
 
@@ -154,6 +164,8 @@ impl Reason {
             Reason::BodyTooLarge => "The request body is larger than this application accepts.",
             Reason::NoRoute => "No application is configured under this name.",
             Reason::NoBackend => "The application has no running backend at the moment.",
+            Reason::QueueFull => "Too many requests wait for the application.",
+            Reason::QueueTimeout => "The application did not take the request in time.",
             Reason::ConnectFailed => "The application could not be reached.",
             Reason::Busy => "Too many connections are open at the moment.",
             Reason::ConnectTimeout => "The application could not be reached in time.",

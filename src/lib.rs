@@ -18,6 +18,7 @@ pub mod failures;
 
 pub mod publish;
 pub mod supervisor;
+mod sync;
 
 pub mod access_log;
 pub mod control;

@@ -214,6 +214,26 @@ pub const POOL_MAX: u32 = 65_535;
 pub const RETRIES: u32 = 3;
 /// Attempts after the first that may be configured: all of them are remembered.
 pub const RETRIES_MAX: u32 = TRIED_MAX as u32 - 1;
+/// Default requests of one cluster that may wait for their turn, all workers together.
+pub const QUEUE_MAX: u32 = 1024;
+/// The most of those that may be configured.
+pub const QUEUE_MAX_MAX: u32 = 1_000_000;
+/// Default seconds that one of them may wait.
+pub const QUEUE_SECONDS: u32 = 30;
+/// Default retries of a cluster per hundred of its requests.
+pub const RETRY_PERCENT: u32 = 20;
+/// The most of those that may be configured.
+pub const RETRY_PERCENT_MAX: u32 = 1000;
+/// Default retries a second that a cluster affords whatever its requests are.
+pub const RETRY_MIN_PER_SECOND: u32 = 10;
+/// The most of those that may be configured.
+pub const RETRY_MIN_PER_SECOND_MAX: u32 = 1_000_000;
+/// Seconds over which a retry budget is kept: what was not spent for longer is lost.
+pub const RETRY_BUDGET_SECONDS: u64 = 10;
+/// Exchanges of one backend at once that may be configured.
+pub const MAX_CONNS_MAX: u32 = 1_000_000;
+/// Permits of a backend with `max_conns` that one core may have in store.
+pub const PERMITS_SPARE_MAX: u32 = 16;
 /// Default seconds of a drain.
 pub const DRAIN_SECONDS: u32 = 30;
 /// Default value of Retry-After when no backend is up.
@@ -239,6 +259,8 @@ const _: () = {
     assert!(STATUS_HEAD_BYTES_MAX <= HEAD_BYTES_MAX);
     assert!(STATUS_STALL_SECONDS < STATUS_IDLE_SECONDS);
     assert!(TICK_MS == 1000);
+    // Who is in a pause of the usual length is not sent away meanwhile.
+    assert!(QUEUE_SECONDS as u64 >= PAUSE_SECONDS);
     assert!(HOLD_DOWN_SECONDS <= HOLD_DOWN_MAX_SECONDS);
     assert!(PROBE_TEXT_BYTES_MAX < PROBE_BODY_BYTES_MAX);
 };

@@ -1,9 +1,17 @@
 //! One snapshot for all cores: control publishes, workers read. Neither waits for the other.
+//!
+//! What a receipt claims rests on this: once every core has acknowledged an epoch, no pick on any core goes by an older
+//! one. `tests/publish_model` drives this very file through all interleavings, on locks and atomics that it brings along
+//! as `crate::sync`.
 
 use crate::config::Settings;
 use crate::route::ClusterId;
 use crate::route::health::State;
 use crate::route::table::RouteTable;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// What the workers run on. A reload makes a new table and generation; a health flip copies only the states.
@@ -22,9 +30,6 @@ pub struct Snapshot {
     /// Everything else that workers obey: listeners, limits, timeouts towards clients, log.
     pub settings: Arc<Settings>,
 }
-
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The place where control puts the current snapshot and workers find it.
 #[derive(Debug)]
@@ -69,8 +74,65 @@ impl Publisher {
         self.ready.store(ready, Ordering::Relaxed);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Arc<Snapshot>> {
+    fn lock(&self) -> MutexGuard<'_, Arc<Snapshot>> {
         // A poisoned lock holds a whole Arc all the same: nothing in here can stop half-way.
-        self.current.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A core's own hold on the snapshot: counted without touching the count that all cores share.
+#[derive(Debug)]
+pub struct View(Arc<Snapshot>);
+
+impl std::ops::Deref for View {
+    type Target = Snapshot;
+    fn deref(&self) -> &Snapshot {
+        &self.0
+    }
+}
+
+/// One core's end of a [`Publisher`]: the snapshot that this core goes by.
+#[derive(Debug)]
+pub struct Reader {
+    publisher: Arc<Publisher>,
+    view: RefCell<Rc<View>>,
+}
+
+impl Reader {
+    /// Begins with the current snapshot; nothing is acknowledged by that.
+    pub fn new(publisher: Arc<Publisher>) -> Reader {
+        let view = RefCell::new(Rc::new(View(publisher.current())));
+        Reader { publisher, view }
+    }
+
+    /// The snapshot to go by. Not to be held across an await: control waits for old ones to come back.
+    pub fn view(&self) -> Rc<View> {
+        self.view.borrow().clone()
+    }
+
+    /// Where the snapshots come from.
+    pub fn publisher(&self) -> &Publisher {
+        &self.publisher
+    }
+
+    /// Whether another snapshot was published since the last look.
+    pub fn is_behind(&self) -> bool {
+        self.publisher.epoch() > self.view.borrow().epoch
+    }
+
+    /// Goes by the current snapshot from now on, and then says so in `acknowledged`. To be called when the doorbell rings.
+    /// Returns the snapshot that was replaced, which somebody with time is to free.
+    pub fn look(&self, acknowledged: &AtomicU64) -> Option<Arc<Snapshot>> {
+        let mut replaced = None;
+        // Not "another": a snapshot may be taken a moment before its epoch is seen.
+        if self.publisher.epoch() > self.view.borrow().epoch {
+            let next = self.publisher.current();
+            let old = self.view.replace(Rc::new(View(next)));
+            // Nobody holds a view across an await, so this is the only one.
+            replaced = Rc::try_unwrap(old).ok().map(|View(old)| old);
+        }
+        // The epoch of what this core goes by, which may be behind the publisher's again.
+        acknowledged.store(self.view.borrow().epoch, Ordering::Release);
+        replaced
     }
 }

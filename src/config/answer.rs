@@ -242,6 +242,16 @@ pub struct ClusterStatus {
     /// Its requests wait.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub paused: Option<Pause>,
+    /// Requests that wait now.
+    pub queued: u64,
+    /// Requests that have had to wait.
+    pub waited: u64,
+    /// Of those, answered with 503 because more came than may wait.
+    pub queue_full: u64,
+    /// Of those, answered with 503 because they had waited too long.
+    pub queue_timeouts: u64,
+    /// Retries that the cluster did not afford.
+    pub retries_refused: u64,
     /// Backends whose name does not resolve now, by id: the name and why.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub unresolved: BTreeMap<String, String>,
@@ -317,6 +327,9 @@ pub struct BackendStatus {
     pub weight: u32,
     /// Exchanges that are with it now.
     pub in_flight: u64,
+    /// How many it may have, if that is limited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_conns: Option<u32>,
     /// Requests sent.
     pub requests: u64,
     /// Response heads by class: 1xx to 5xx.

@@ -160,7 +160,7 @@ mod tests {
             assert_eq!(budget.pipes_per_worker, pipes);
             assert!(budget.descriptors <= 1216);
         }
-        for open_files in 192 + 18..500 {
+        for open_files in 192 + 18..464 {
             if let Ok(budget) = descriptors_needed(&plan("null", 4), 1, open_files) {
                 assert!(budget.connections_per_worker > 0 && budget.descriptors <= open_files);
             }

@@ -8,7 +8,7 @@ use super::file::{self, BackendEntry, BalanceWord, File, HashBalance, HashKey, H
 use super::file::{ListenerEntry, RouteEntry};
 use super::place::{self, member};
 use super::value::Refusal;
-use super::words::{Patience, Rate, Size, Token};
+use super::words::{BackendAddress, Patience, Rate, Size, Token};
 use super::{Address, BackendPlan, ClusterPlan, ControlAccess, Listener, LogTarget, Page, Plan, RoutePlan, Settings};
 use super::{LogFields, LogLines, Share};
 use super::{cross, health, pages, route_key, shape};
@@ -62,7 +62,7 @@ pub fn show(text: &str, file: &str) -> Result<String, Faults> {
         cluster.policy = spelled(&resolve(&cluster.policy, &defaults));
         for entry in cluster.backends.values_mut() {
             if let BackendEntry::Short(address) = entry {
-                *entry = BackendEntry::Full(file::Backend { address: address.clone(), weight: 1, backup: false });
+                *entry = BackendEntry::Full(alone(address.clone()));
             }
         }
     }
@@ -148,11 +148,17 @@ fn plan(typed: &File, pages: BTreeMap<u16, Page>, directory: &Path) -> Plan {
     });
     let clusters = typed.clusters.iter().map(|(name, cluster)| {
         let backends = cluster.backends.iter().map(|(id, entry)| {
-            let (address, weight, backup) = match entry {
-                BackendEntry::Short(address) => (address, 1, false),
-                BackendEntry::Full(b) => (&b.address, b.weight, b.backup),
+            let full = match entry {
+                BackendEntry::Short(address) => alone(address.clone()),
+                BackendEntry::Full(full) => full.clone(),
             };
-            BackendPlan { name: id.clone(), address: joined(&address.0, directory), weight, backup }
+            BackendPlan {
+                name: id.clone(),
+                address: joined(&full.address.0, directory),
+                weight: full.weight,
+                backup: full.backup,
+                max_conns: full.max_conns.unwrap_or(0),
+            }
         });
         (name.clone(), ClusterPlan { backends: backends.collect(), policy: resolve(&cluster.policy, &defaults) })
     });
@@ -174,6 +180,11 @@ fn plan(typed: &File, pages: BTreeMap<u16, Page>, directory: &Path) -> Plan {
         state_file: typed.state_file.as_ref().map(|p| directory.join(&p.0)),
         status_listen: typed.status.listen.as_ref().map(|address| joined(&address.0, directory)),
     }
+}
+
+/// A backend of which only the address was said.
+fn alone(address: BackendAddress) -> file::Backend {
+    file::Backend { address, weight: 1, backup: false, max_conns: None }
 }
 
 fn access(control: &file::Control) -> ControlAccess {
@@ -236,6 +247,10 @@ fn resolve(said: &file::Policy, otherwise: &Policy) -> Policy {
         tunnel_timeout: timeout(said.timeouts.tunnel, otherwise.tunnel_timeout),
         body_max: said.body_max.map_or(otherwise.body_max, |s| s.0),
         retries: said.retries.unwrap_or(otherwise.retries),
+        retry_percent: said.retry_budget.percent.unwrap_or(otherwise.retry_percent),
+        retry_min_per_second: said.retry_budget.min_per_second.unwrap_or(otherwise.retry_min_per_second),
+        queue_max: said.queue.max.unwrap_or(otherwise.queue_max),
+        queue_timeout: timeout(said.queue.timeout, otherwise.queue_timeout),
         pool_idle: timeout(said.pool.idle, otherwise.pool_idle),
         pool_max: said.pool.max.unwrap_or(otherwise.pool_max),
         health: health::resolve(said, &otherwise.health),
@@ -297,6 +312,11 @@ fn spelled(policy: &Policy) -> file::Policy {
         body_max: Some(Size(policy.body_max)),
         client_rate_min: Some(Rate(policy.client_rate_min)),
         retries: Some(policy.retries),
+        retry_budget: file::RetryBudget {
+            percent: Some(policy.retry_percent),
+            min_per_second: Some(policy.retry_min_per_second),
+        },
+        queue: file::Queue { max: Some(policy.queue_max), timeout: Some(Patience(policy.queue_timeout)) },
         pool: file::Pool { idle: Some(Patience(policy.pool_idle)), max: Some(policy.pool_max) },
         health: health::spelled(&policy.health),
         probe: Some(health::spelled_probe(&policy.health.probe)),
@@ -358,6 +378,8 @@ mod tests {
         let p = Policy::default();
         assert_eq!((p.connect_timeout, p.head_timeout, p.body_timeout, p.tunnel_timeout), (3, 30, 30, 3600));
         assert_eq!((p.pool_idle, p.retries, p.body_max, p.health.on_timeout), (4, 3, u64::MAX, OnTimeout::Silent));
+        assert_eq!((p.retry_percent, p.retry_min_per_second, p.queue_max, p.queue_timeout), (20, 10, 1024, 30));
+        assert_eq!(app.backends[0].max_conns, 0);
     }
 
     #[test]
@@ -375,6 +397,10 @@ mod tests {
             tunnel_timeout: 86_400,
             body_max: 10_000_000,
             retries: 0,
+            retry_percent: 50,
+            retry_min_per_second: 3,
+            queue_max: 100,
+            queue_timeout: 20,
             pool_idle: 55,
             pool_max: 8,
             health: HealthPolicy {
@@ -394,6 +420,7 @@ mod tests {
         assert_eq!(app.backends[1].address, Address::Name("app-2.internal".into(), 9002));
         assert_eq!(app.backends[2].address, Address::Unix("/run/app.sock".into()));
         assert_eq!(app.backends.iter().map(|b| b.backup).collect::<Vec<_>>(), [false, false, true, false]);
+        assert_eq!(app.backends.iter().map(|b| b.max_conns).collect::<Vec<_>>(), [200, 0, 0, 0]);
         let empty = &plan.clusters["empty"].policy;
         let by_session = Balance::Hash(Hash { by: HashBy::Cookie("session".into()), bounded_load: 150 });
         assert_eq!((&empty.balance, empty.retries, empty.connect_timeout), (&by_session, 5, 1));
@@ -555,6 +582,13 @@ mod tests {
             (r#""defaults": {"timeouts": {"head": 30}}"#, "$.defaults.timeouts.head"),
             (r#""defaults": {"timeouts": {"head": null}}"#, "$.defaults.timeouts.head"),
             (r#""defaults": {"retries": 16}"#, "$.defaults.retries"),
+            (r#""defaults": {"retry_budget": {"percent": 1001}}"#, "$.defaults.retry_budget.percent"),
+            (r#""defaults": {"retry_budget": {"min_per_second": -1}}"#, "$.defaults.retry_budget.min_per_second"),
+            (r#""defaults": {"retry_budget": 20}"#, "$.defaults.retry_budget"),
+            (r#""defaults": {"queue": {"max": 0}}"#, "$.defaults.queue.max"),
+            (r#""defaults": {"queue": {"timeout": "0s"}}"#, "$.defaults.queue.timeout"),
+            (r#""defaults": {"queue": {"timeout": 5}}"#, "$.defaults.queue.timeout"),
+            (r#""defaults": {"queue": {"size": 5}}"#, "$.defaults.queue.size"),
             (r#""defaults": {"client_rate_min": "unlimited"}"#, "$.defaults.client_rate_min"),
             (r#""defaults": {"probe": "http"}"#, "$.defaults.probe"),
             (r#""defaults": {"probe": {"path": "health"}}"#, "$.defaults.probe.path"),

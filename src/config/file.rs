@@ -138,6 +138,11 @@ pub struct Backend {
     /// Takes requests only when no other backend of the cluster can.
     #[serde(default)]
     pub backup: bool,
+    /// Exchanges that it may have at once, tunnels included, all workers together; what comes beyond waits (`queue`).
+    /// `null` is no limit.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = limits::MAX_CONNS_MAX))]
+    pub max_conns: Option<u32>,
 }
 
 /// A route: the cluster's name alone, or with settings.
@@ -196,6 +201,10 @@ pub struct Policy {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "u32", range(max = limits::RETRIES_MAX))]
     pub retries: Option<u32>,
+    /// How many retries the cluster affords, so that an outage is not made worse by sending everything again.
+    pub retry_budget: RetryBudget,
+    /// Requests that wait for their turn: while the cluster is paused, or all its backends have as many as they may.
+    pub queue: Queue,
     /// Idle connections kept to each backend.
     pub pool: Pool,
     /// When a backend counts as down.
@@ -318,6 +327,35 @@ pub struct Pool {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "u32", range(max = limits::POOL_MAX))]
     pub max: Option<u32>,
+}
+
+/// How many retries a cluster affords.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetryBudget {
+    /// Retries per hundred requests. Default: 20.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u32", range(max = limits::RETRY_PERCENT_MAX))]
+    pub percent: Option<u32>,
+    /// Retries a second beside those, all workers together. Default: 10.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u32", range(max = limits::RETRY_MIN_PER_SECOND_MAX))]
+    pub min_per_second: Option<u32>,
+}
+
+/// Requests that wait for their turn.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Queue {
+    /// How many may wait, all workers together; each has its share. With one more, the oldest of a worker is answered
+    /// with 503. Default: 1024.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u32", range(min = 1, max = limits::QUEUE_MAX_MAX))]
+    pub max: Option<u32>,
+    /// How long one may wait; then 503. Stay above the length of the pauses you make. Default: `30s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Patience")]
+    pub timeout: Option<Patience>,
 }
 
 /// When a backend counts as down.

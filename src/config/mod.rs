@@ -186,6 +186,8 @@ pub struct BackendPlan {
     pub weight: u32,
     /// Takes requests only when no other one of its cluster can.
     pub backup: bool,
+    /// Exchanges it may have at once; 0 is no limit.
+    pub max_conns: u32,
 }
 
 /// A cluster as configured.

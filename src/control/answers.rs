@@ -8,6 +8,7 @@ use crate::config::{Address, Listener, ListenerId, command};
 use crate::event::CoreStats;
 use crate::publish::Snapshot;
 use crate::route::health::{CoreCell, Standing};
+use crate::route::waits::WaitCell;
 use crate::supervisor::{self, BackendStatus, Change};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -124,13 +125,23 @@ pub(super) fn status(sources: &Sources) -> answer::Status {
         status.listeners.insert(listener.name.clone(), answer::ListenerStatus { address });
     }
     for cluster in &sources.status.clusters {
-        let mut shown = answer::ClusterStatus::default();
-        shown.paused = cluster.paused.as_ref().map(|pause| answer::Pause {
-            since: pause.since,
-            until: pause.until,
-            who: pause.who.clone(),
-            why: pause.why.clone(),
-        });
+        let sum = |counter: fn(&WaitCell) -> &AtomicU64| {
+            cluster.waits.all().iter().map(|cell| counter(cell).load(Relaxed)).sum()
+        };
+        let mut shown = answer::ClusterStatus {
+            paused: cluster.paused.as_ref().map(|pause| answer::Pause {
+                since: pause.since,
+                until: pause.until,
+                who: pause.who.clone(),
+                why: pause.why.clone(),
+            }),
+            queued: cluster.waits.all().iter().map(|cell| u64::from(cell.waiting.load(Relaxed))).sum(),
+            waited: sum(|cell| &cell.waited),
+            queue_full: sum(|cell| &cell.overflowed),
+            queue_timeouts: sum(|cell| &cell.timed_out),
+            retries_refused: sum(|cell| &cell.retries_refused),
+            ..answer::ClusterStatus::default()
+        };
         for one in &cluster.backends {
             // A name with several addresses is several endpoints of one id.
             let alone = cluster.backends.iter().filter(|other| other.name == one.name).count() == 1;
@@ -140,6 +151,16 @@ pub(super) fn status(sources: &Sources) -> answer::Status {
         shown.unresolved =
             cluster.unresolved.iter().map(|u| (u.backend.clone(), format!("{}: {}", u.name, u.why))).collect();
         status.clusters.insert(cluster.name.clone(), shown);
+    }
+    for cluster in status.clusters.values() {
+        let counts = [
+            ("queued", cluster.queued),
+            ("waited", cluster.waited),
+            ("queue_full", cluster.queue_full),
+            ("queue_timeouts", cluster.queue_timeouts),
+            ("retries_refused", cluster.retries_refused),
+        ];
+        counts.into_iter().for_each(|(name, n)| *status.counters.entry(name.to_owned()).or_default() += n);
     }
     status
 }
@@ -201,6 +222,7 @@ fn backend(of: &BackendStatus, since: u64) -> answer::BackendStatus {
         probe: of.evidence.clone(),
         next_probe: of.next_probe_ms.map(|ms| since + ms / 1000),
         weight: of.weight,
+        max_conns: (of.max_conns > 0).then_some(of.max_conns),
         in_flight: cells.iter().map(|c| u64::from(c.in_flight.load(Relaxed))).sum(),
         requests: sum(|c| &c.requests),
         statuses: [0, 1, 2, 3, 4].map(|class| cells.iter().map(|c| c.statuses[class].load(Relaxed)).sum()),

@@ -175,12 +175,13 @@ fn start(
     let publisher = Publisher::new(supervisor.snapshot());
     let (outbox, from_workers) = bounded(FROM_WORKERS_MAX);
     opened.iter_mut().for_each(|one| listeners.opened(one));
+    let bells: io::Result<Arc<[Bell]>> = (0..cores).map(|_| Bell::new()).collect();
+    let bells = bells.map_err(failed("no descriptor for a worker's bell"))?;
     let mut workers = Vec::with_capacity(cores);
     for (core, share) in shares(opened, cores).into_iter().enumerate() {
         // Bounded by `UNTAKEN_MAX` of the reloads: the sender looks first.
         let (inbox, to_worker) = unbounded();
-        let bell = Bell::new().map_err(failed("no descriptor for a worker's bell"))?;
-        let link = WorkerLink { inbox, bell: bell.clone(), stats: Arc::default() };
+        let link = WorkerLink { inbox, bell: bells[core].clone(), stats: Arc::default() };
         for message in share {
             let _ = link.inbox.send(message);
         }
@@ -192,7 +193,7 @@ fn start(
             choice,
             publisher: publisher.clone(),
             inbox: to_worker,
-            bell,
+            bells: bells.clone(),
             outbox: outbox.clone(),
             ring_control: door.ring(),
             stats: link.stats.clone(),

@@ -123,6 +123,12 @@ fn backends(status: &Status) -> String {
                 &why,
             ]));
         }
+        if entry.queued + entry.queue_full + entry.queue_timeouts > 0 {
+            let waited = format!("of {} requests that had to wait", entry.waited);
+            let lost = format!("{} were too many and {} took too long", entry.queue_full, entry.queue_timeouts);
+            let why = format!("{waited}, {lost}");
+            rows.push(row([cluster, "-", "-", "queue", "-", "-", "-", "-", &entry.queued.to_string(), &why]));
+        }
         for (name, b) in &entry.backends {
             rows.push(row([
                 cluster,
@@ -133,7 +139,7 @@ fn backends(status: &Status) -> String {
                 &b.requests.to_string(),
                 &b.statuses[4].to_string(),
                 &(b.connect_errors + b.resets + b.timeouts).to_string(),
-                &b.in_flight.to_string(),
+                &b.max_conns.map_or_else(|| b.in_flight.to_string(), |most| format!("{}/{most}", b.in_flight)),
                 &why(b, now),
             ]));
         }
@@ -257,7 +263,7 @@ mod tests {
         };
         let backends = BTreeMap::from([("b1".to_owned(), down), ("b2".to_owned(), BackendStatus::default())]);
         let unresolved = BTreeMap::from([("b3".to_owned(), "db.internal: no such name".to_owned())]);
-        status.clusters.insert("app".into(), ClusterStatus { backends, unresolved, paused: None });
+        status.clusters.insert("app".into(), ClusterStatus { backends, unresolved, ..ClusterStatus::default() });
         status.clusters.insert("none".into(), ClusterStatus::default());
         let text = super::status(&status, Part::All);
         let line = |word: &str| text.lines().find(|l| l.contains(word)).unwrap_or_else(|| panic!("{word} in\n{text}"));

@@ -2,6 +2,7 @@
 //! `judge`'s to say.
 
 use super::histogram::Histogram;
+use super::permits::Permits;
 use crate::limits::WEIGHT_ONE;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::Acquire;
@@ -111,12 +112,19 @@ pub struct Cells {
     cells: OnceLock<Box<[CoreCell]>>,
     /// Changes of the published state, by the state that it came to. Control alone writes and reads them.
     pub flips: [AtomicU64; STATES.len()],
+    /// Who may have an exchange with it, where that is limited.
+    pub permits: Permits,
 }
 
 impl Cells {
     /// For this many cores; allocates nothing yet.
     pub fn new(cores: usize) -> Cells {
-        Cells { cores, cells: OnceLock::new(), flips: Default::default() }
+        Cells { cores, cells: OnceLock::new(), flips: Default::default(), permits: Permits::default() }
+    }
+
+    /// For how many cores.
+    pub fn cores(&self) -> usize {
+        self.cores
     }
 
     /// One core's cell, made if this is the first use by any core.

@@ -1,5 +1,6 @@
-//! Names to backends, as pure data and functions: the table (`table`), the choice of a backend (`balance`), and what a
-//! backend's state means (`health`); and the cells in which cores count (`counts`, `histogram`). Knows nothing of HTTP
+//! Names to backends, as pure data and functions: the table (`table`), the choice of a backend (`balance`), what a
+//! backend's state means (`health`), how many exchanges it may have at once (`permits`, `waits`); and the cells in which
+//! cores count (`counts`, `histogram`). Knows nothing of HTTP
 //! messages.
 
 pub mod balance;
@@ -11,7 +12,9 @@ pub mod histogram;
 pub mod host;
 pub mod judge;
 mod paths;
+pub mod permits;
 pub mod table;
+pub mod waits;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -5,6 +5,7 @@ use super::health::Cells;
 use super::health_policy::HealthPolicy;
 use super::host::{self, Pattern};
 use super::paths::{self, NewPrefix, Paths};
+use super::waits::Waits;
 use super::{BackendId, ClusterId, Endpoint};
 use crate::limits;
 use crate::limits::HOST_BYTES_MAX;
@@ -81,6 +82,14 @@ pub struct Policy {
     pub body_max: u64,
     /// Attempts after the first.
     pub retries: u32,
+    /// Retries per hundred requests that the cluster affords.
+    pub retry_percent: u32,
+    /// Retries a second that it affords beside those, all cores together.
+    pub retry_min_per_second: u32,
+    /// Requests that may wait for their turn, all cores together.
+    pub queue_max: u32,
+    /// Seconds that one may wait.
+    pub queue_timeout: u32,
     /// Seconds a pooled connection may idle.
     pub pool_idle: u32,
     /// Idle connections kept per backend and core.
@@ -103,6 +112,10 @@ impl Default for Policy {
             tunnel_timeout: limits::TUNNEL_SECONDS,
             body_max: u64::MAX,
             retries: limits::RETRIES,
+            retry_percent: limits::RETRY_PERCENT,
+            retry_min_per_second: limits::RETRY_MIN_PER_SECOND,
+            queue_max: limits::QUEUE_MAX,
+            queue_timeout: limits::QUEUE_SECONDS,
             pool_idle: limits::POOL_IDLE_SECONDS,
             pool_max: limits::POOL_DEFAULT,
             health: HealthPolicy::default(),
@@ -144,6 +157,8 @@ pub struct Cluster {
     pub policy: Policy,
     /// How its exchanges ended, kept over reloads.
     pub ends: Arc<ClusterEnds>,
+    /// Its waiting requests as the cores count them, kept over reloads.
+    pub waits: Arc<Waits>,
 }
 
 /// One route as configured.
@@ -360,6 +375,7 @@ pub(crate) mod tests {
             first_state,
             policy: policy(balance),
             ends: Arc::new(ClusterEnds::new(2)),
+            waits: Arc::new(Waits::new(2)),
         }
     }
 

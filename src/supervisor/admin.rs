@@ -206,6 +206,11 @@ impl Supervisor {
         };
         self.admin.pauses.insert(cluster.to_owned(), paused);
         let mut done = self.pauses_changed(cluster);
+        let patience = self.table.cluster(id).map_or(0, |found| found.policy.queue_timeout);
+        if u64::from(patience) < seconds {
+            let (all, each) = (format!("the pause may last {seconds} s"), format!("a request waits for {patience} s"));
+            done.warnings.push(format!("{all}, but {each} at most (queue.timeout) and is then answered with 503"));
+        }
         done.away = TakenAway { clusters: BTreeSet::from([id]), epoch: self.epoch, ..TakenAway::default() };
         done.labels = labels(&self.identities, &done.away);
         Ok(done)
@@ -459,6 +464,10 @@ mod tests {
         let Action::Publish(snapshot) = &done.actions[0] else { panic!("{:?}", done.actions) };
         let app = s.snapshot().table.clusters()[0].id;
         assert_eq!((&snapshot.paused[..], done.away.clusters.contains(&app)), (&[app][..], true));
+        assert_eq!(
+            (done.warnings.len(), begin(two()).pause("app", whose(Some(31)), 0).unwrap().warnings.len()),
+            (0, 1)
+        );
         assert!(!done.away.queued, "those that wait are not in flight");
         assert_eq!(s.pauses()["app"].until, 1_005);
         reload(&mut s, two(), 2_000);
@@ -466,6 +475,16 @@ mod tests {
         assert!(matches!(&s.tick(6_000)[..], [Action::Publish(_)]));
         assert!(s.snapshot().paused.is_empty());
         assert!(s.resume("app").is_err() && s.pause("none", whose(None), 0).is_err());
+    }
+
+    #[test]
+    fn a_pause_ends_in_a_drain_too() {
+        let mut s = begin(two());
+        s.pause("app", whose(Some(5)), 1_000).unwrap();
+        s.drain(2_000).unwrap();
+        assert_eq!(s.next_deadline(), Some(6_000));
+        assert!(matches!(&s.tick(6_000)[..], [Action::Publish(_)]));
+        assert!(s.snapshot().paused.is_empty() && s.next_deadline().is_some_and(|at| at > 6_000));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::limits::ADDRESSES_PER_NAME_MAX;
 use crate::route::counts::ClusterEnds;
 use crate::route::health::Cells;
 use crate::route::table::{Backend, Cluster, NewRoute, RouteTable};
+use crate::route::waits::Waits;
 use crate::route::{BackendId, ClusterId, Endpoint};
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,6 +84,7 @@ pub fn names_of(plan: &Plan) -> BTreeSet<String> {
 pub(super) struct Identities {
     pub(super) clusters: BTreeMap<String, (ClusterId, Arc<ClusterEnds>)>,
     pub(super) backends: FxHashMap<BackendKey, (BackendId, Arc<Cells>)>,
+    pub(super) waits: FxHashMap<ClusterId, Arc<Waits>>,
     /// By [`ListenerId`]. A removed one stays a hole: connections that it accepted may still live.
     pub(super) listeners: Vec<Option<Listener>>,
     next_cluster: u32,
@@ -143,13 +145,15 @@ pub(super) fn compose(
                 endpoint,
                 weight: plan.weight.max(1),
                 backup: plan.backup,
-                max_conns: 0,
+                max_conns: plan.max_conns,
                 cells,
             });
         }
         let count = backends.len();
         let policy = cluster_plan.policy.clone();
-        let cluster = Arc::new(Cluster { id, name: name.clone(), backends, first_state, policy, ends });
+        let waits = prior.waits.get(&id).cloned().unwrap_or_else(|| Arc::new(Waits::new(cores)));
+        identities.waits.insert(id, waits.clone());
+        let cluster = Arc::new(Cluster { id, name: name.clone(), backends, first_state, policy, ends, waits });
         first_state += count;
         clusters.insert(name, cluster.clone());
         list.push(cluster);

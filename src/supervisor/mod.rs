@@ -296,10 +296,12 @@ impl Supervisor {
     /// What is due: ends of hold-downs, steps of a slow start, probes, verdicts that never came, the end of a drain. To be
     /// called about each second, or at [`Supervisor::next_deadline`].
     pub fn tick(&mut self, now: u64) -> Vec<Action> {
-        if self.drain.is_some() {
-            return self.drain_over(now);
-        }
         let mut actions = self.expire_admin(now);
+        if self.drain.is_some() {
+            // A pause whose time is over ends all the same: who waits in it is among those that the drain waits for.
+            actions.extend(self.drain_over(now));
+            return actions;
+        }
         self.sample(now);
         let mut stepped = false;
         while let Some((_, id)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
@@ -326,7 +328,7 @@ impl Supervisor {
     /// When [`Supervisor::tick`] has something to do at the earliest.
     pub fn next_deadline(&self) -> Option<u64> {
         match &self.drain {
-            Some(drain) => drain.deadline(),
+            Some(drain) => drain.deadline().map(|at| self.admin.next_deadline().map_or(at, |end| at.min(end))),
             None => {
                 let due = self.due.first().map(|(at, _)| *at);
                 due.into_iter().chain(self.checks.deadline()).chain(self.admin.next_deadline()).min()

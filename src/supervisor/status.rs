@@ -5,6 +5,7 @@ use crate::config::Address;
 use crate::config::state::Override;
 use crate::route::health::{self, Cells};
 use crate::route::table::{Backend, Cluster};
+use crate::route::waits::Waits;
 use crate::route::{BackendId, ClusterId, Endpoint};
 use std::sync::Arc;
 
@@ -32,6 +33,8 @@ pub struct ClusterStatus {
     pub backends: Vec<BackendStatus>,
     /// Its requests wait.
     pub paused: Option<Paused>,
+    /// What the cores count of its requests that wait.
+    pub waits: Arc<Waits>,
     /// Backends whose name could not be resolved at the latest attempt.
     pub unresolved: Vec<Unresolved>,
 }
@@ -47,6 +50,8 @@ pub struct BackendStatus {
     pub endpoint: Endpoint,
     /// Its weight.
     pub weight: u32,
+    /// Exchanges that it may have at once; 0 is no limit.
+    pub max_conns: u32,
     /// As published.
     pub state: health::Standing,
     /// As health alone would have it.
@@ -91,6 +96,7 @@ impl Supervisor {
             name: cluster.name.clone(),
             backends: cluster.backends.iter().map(|b| self.backend_status(cluster, b)).collect(),
             paused: self.pauses().get(&cluster.name).cloned(),
+            waits: cluster.waits.clone(),
             unresolved: self.unresolved(&cluster.name),
         });
         Status {
@@ -113,6 +119,7 @@ impl Supervisor {
             name: backend.name.clone(),
             endpoint: backend.endpoint.clone(),
             weight: backend.weight,
+            max_conns: backend.max_conns,
             state: self.state_of(backend.id).standing,
             observed: entry.health.observed(),
             overrides: self.admin.said(&cluster.name, &backend.name),

@@ -20,8 +20,13 @@ const LOST_MS: u64 = PROBE_SECONDS as u64 * 1000 + PROBE_LOST_MS;
 
 /// A plan of clusters with backends by id and address, each routed as its own host.
 pub(super) fn plan(clusters: &[(&str, &[(&str, &str)])]) -> Plan {
-    let backend =
-        |(id, at): &(&str, &str)| BackendPlan { name: (*id).into(), address: address(at), weight: 1, backup: false };
+    let backend = |(id, at): &(&str, &str)| BackendPlan {
+        name: (*id).into(),
+        address: address(at),
+        weight: 1,
+        backup: false,
+        max_conns: 0,
+    };
     let cluster = |backends: &[(&str, &str)]| ClusterPlan {
         backends: backends.iter().map(backend).collect(),
         policy: policy(Balance::RoundRobin),

@@ -2,7 +2,7 @@
 
 use super::busy::{Mailbox, Places};
 use super::clusters::add;
-use super::net::{Accepted, Net, Stream};
+use super::net::{Accepted, Net, Stream, is_local};
 use super::session::{Conn, Served};
 use super::{ConnInfo, Core, Gate};
 use crate::config::{Address, ListenerId};
@@ -107,9 +107,10 @@ impl<N: Net, G: Gate<N>, F: Future<Output = ()> + 'static> Welcome<N, G, F> {
             }
             match result {
                 Ok(()) => {}
-                Err(_) if !core.is_listening(&listener) => return,
+                Err(error) if !core.is_listening(&listener) && !is_local(&error) => return,
                 Err(_) => {
-                    // No descriptors (EMFILE, ENFILE) or no memory: trying again at once would only spin.
+                    // No descriptors (EMFILE, ENFILE) or no memory: trying again at once would only spin. What a closing
+                    // listener has queued is accepted all the same, later.
                     add(&core.stats.accept_failures, 1);
                     core.idle.end_oldest(&core.net, limits::ACCEPT_BATCH);
                     core.next_change().await;

@@ -131,7 +131,6 @@ impl<N: Net> Lease<'_, N> {
 
 impl<N: Net> Drop for Lease<'_, N> {
     fn drop(&mut self) {
-        self.backend.occupy(-1);
         drop(self.take());
     }
 }
@@ -175,7 +174,6 @@ pub(super) async fn attempt<N: Net, C: Stream>(
         }
     };
     let sent = backend.sent(slot.now(), core.stats.epoch.load(Relaxed), core.net.now_us());
-    backend.occupy(1);
     let mut lease = Lease { stream: None, reused: false, backend, slot };
     if let Err(trouble) = connect(turn, policy.connect_timeout, (state.fresh_only, body.is_done()), &mut lease).await {
         core.buffers.put(out);

@@ -5,11 +5,14 @@
 use super::Core;
 use super::net::{Net, Stream};
 use super::pool::{Keep, Pool};
+use super::queue::Queue;
 use crate::event::FromWorker;
 use crate::exchange::Blame;
+use crate::exchange::budget::{Budget, Rule};
 use crate::limits;
-use crate::route::balance::{Ask, Balancer, Pick, Tried};
+use crate::route::balance::{Balancer, Tried};
 use crate::route::health::{Cells, CoreCell, State};
+use crate::route::permits::Lease;
 use crate::route::table::{Cluster, Policy};
 use crate::route::{BackendId, ClusterId, Endpoint};
 use rustc_hash::FxHashMap;
@@ -30,13 +33,20 @@ fn set(counter: &AtomicU32, value: u32) {
 
 /// A cluster as this core uses it, for one generation of its config.
 pub struct LocalCluster<S> {
+    core: usize,
     /// As published.
     pub shared: Arc<Cluster>,
-    backends: Vec<Rc<LocalBackend<S>>>,
-    /// Goes on over reloads.
-    balancer: Rc<RefCell<Balancer>>,
+    pub(super) backends: Vec<Rc<LocalBackend<S>>>,
+    /// Goes on over reloads, as all that follows.
+    pub(super) balancer: Rc<RefCell<Balancer>>,
     /// Exchanges that are with it now, of this core.
-    in_flight: Rc<Cell<u32>>,
+    pub(super) in_flight: Rc<Cell<u32>>,
+    /// Requests that wait.
+    pub(super) queue: Rc<Queue<S>>,
+    /// Retries it affords.
+    pub(super) budget: Rc<Budget>,
+    /// By this, in this generation.
+    pub(super) rule: Rule,
 }
 
 /// One endpoint as this core uses it.
@@ -49,9 +59,15 @@ pub struct LocalBackend<S> {
     pub endpoint: Endpoint,
     /// Idle connections to it.
     pub pool: Pool<S>,
-    cells: Arc<Cells>,
+    pub(super) cells: Arc<Cells>,
     /// That of its cluster.
     cluster_in_flight: Rc<Cell<u32>>,
+    /// This core's permits, if there is a limit.
+    pub(super) lease: Lease,
+    /// That of its cluster.
+    pub(super) queue: Rc<Queue<S>>,
+    /// Rings the core of this number.
+    pub(super) ring_core: Rc<dyn Fn(usize)>,
     core: usize,
     /// Response heads that this core has had from it.
     heads: Cell<u64>,
@@ -110,6 +126,11 @@ impl<S> LocalBackend<S> {
         self.cluster_in_flight.set(self.cluster_in_flight.get().wrapping_add_signed(by));
     }
 
+    /// An exchange takes it although it is not up.
+    pub fn fails_open(&self) {
+        add(&self.cell().fail_open, 1);
+    }
+
     /// A request that failed here is sent again.
     pub fn retried(&self) {
         add(&self.cell().retries, 1);
@@ -142,8 +163,14 @@ struct Suspicion {
 }
 
 impl<S> LocalCluster<S> {
+    /// How many requests of this core may wait: its share.
+    pub(super) fn places(&self) -> usize {
+        let (most, cores) = (self.shared.policy.queue_max as usize, self.rule.cores.max(1));
+        (most / cores + usize::from(self.core < most % cores)).max(1)
+    }
+
     /// The tried ones and the suspected ones. Where control has judged, the suspicion is over.
-    fn suspected(&self, states: &[State], tried: &Tried) -> Tried {
+    pub(super) fn suspected(&self, states: &[State], tried: &Tried) -> Tried {
         let mut avoided = *tried;
         for (index, backend) in self.backends.iter().enumerate().filter(|(_, b)| b.suspicion.get().is_some()) {
             match states.get(self.shared.first_state + index) {
@@ -161,30 +188,55 @@ pub struct Clusters<S> {
     backends: RefCell<FxHashMap<BackendId, Rc<LocalBackend<S>>>>,
     pooled: Rc<Cell<usize>>,
     /// No fewer than there are suspicions, exact after each tick.
-    suspicions: Cell<usize>,
+    pub(super) suspicions: Cell<usize>,
+    /// Backends of which this core may hold permits.
+    limited: RefCell<Vec<Rc<LocalBackend<S>>>>,
+    core: usize,
+    ring_core: Rc<dyn Fn(usize)>,
 }
 
-impl<S> Default for Clusters<S> {
-    fn default() -> Self {
+impl<S: Stream> Clusters<S> {
+    /// None yet. `ring_core` rings the core of a number.
+    pub fn new(core: usize, ring_core: Rc<dyn Fn(usize)>) -> Clusters<S> {
         Clusters {
             clusters: RefCell::default(),
             backends: RefCell::default(),
             pooled: Rc::default(),
             suspicions: Cell::new(0),
+            limited: RefCell::default(),
+            core,
+            ring_core,
         }
     }
-}
 
-impl<S: Stream> Clusters<S> {
-    /// This core's side of a published cluster, made or renewed if the config of it has changed.
-    fn local(&self, cluster: &Arc<Cluster>, core: usize, seed: impl FnOnce() -> u64) -> Rc<LocalCluster<S>> {
-        let (balancer, in_flight) = match self.clusters.borrow().get(&cluster.id) {
-            Some(local) if Arc::ptr_eq(&local.shared, cluster) => return local.clone(),
+    /// This core's side of a published cluster.
+    #[inline]
+    fn local(&self, cluster: &Arc<Cluster>, now: u32, seed: impl FnOnce() -> u64) -> Rc<LocalCluster<S>> {
+        if let Some(local) = self.clusters.borrow().get(&cluster.id)
+            && Arc::ptr_eq(&local.shared, cluster)
+        {
+            return local.clone();
+        }
+        self.renew(cluster, now, seed)
+    }
+
+    /// Makes it, or renews it if the config of it has changed.
+    #[cold]
+    fn renew(&self, cluster: &Arc<Cluster>, now: u32, seed: impl FnOnce() -> u64) -> Rc<LocalCluster<S>> {
+        let (policy, core) = (&cluster.policy, self.core);
+        let (percent, min_per_second) = (policy.retry_percent, policy.retry_min_per_second);
+        let rule = Rule { percent, min_per_second, cores: cluster.waits.cores() };
+        let before = self.clusters.borrow().get(&cluster.id).cloned();
+        let (balancer, in_flight, queue, budget) = match before {
             Some(before) => {
                 before.balancer.borrow_mut().refit(cluster);
-                (before.balancer.clone(), before.in_flight.clone())
+                (before.balancer.clone(), before.in_flight.clone(), before.queue.clone(), before.budget.clone())
             }
-            None => (Rc::new(RefCell::new(Balancer::new(cluster, core, seed()))), Rc::default()),
+            None => {
+                let balancer = Rc::new(RefCell::new(Balancer::new(cluster, core, seed())));
+                let queue = Rc::new(Queue::new(cluster.waits.clone(), core));
+                (balancer, Rc::default(), queue, Rc::new(Budget::new(rule, now)))
+            }
         };
         let mut known = self.backends.borrow_mut();
         let backends = cluster.backends.iter().map(|backend| {
@@ -196,6 +248,9 @@ impl<S: Stream> Clusters<S> {
                     pool: Pool::new(self.pooled.clone()),
                     cells: backend.cells.clone(),
                     cluster_in_flight: in_flight.clone(),
+                    lease: Lease::new(core),
+                    queue: queue.clone(),
+                    ring_core: self.ring_core.clone(),
                     core,
                     heads: Cell::new(0),
                     suspicion: Cell::new(None),
@@ -206,10 +261,25 @@ impl<S: Stream> Clusters<S> {
             };
             known.entry(backend.id).or_insert_with(fresh).clone()
         });
-        let backends = backends.collect();
-        let local = Rc::new(LocalCluster { shared: cluster.clone(), backends, balancer, in_flight });
+        let backends: Vec<Rc<LocalBackend<S>>> = backends.collect();
+        drop(known);
+        for (backend, published) in backends.iter().zip(&cluster.backends) {
+            if published.max_conns != 0 && !backend.lease.is_limited() {
+                self.limited.borrow_mut().push(backend.clone());
+            }
+            backend.lease.renew(published.max_conns, &backend.cells, &mut |core| (self.ring_core)(core));
+        }
+        let shared = cluster.clone();
+        let local = Rc::new(LocalCluster { shared, core, backends, balancer, in_flight, queue, budget, rule });
         self.clusters.borrow_mut().insert(cluster.id, local.clone());
         local
+    }
+
+    /// The core was rung: other cores may have handed over permits, or want some.
+    pub fn look_at_permits(&self) {
+        // Those of backends that are gone matter to nobody; who waits for one looks elsewhere by then.
+        self.limited.borrow_mut().retain(|backend| backend.lease.is_limited() && !backend.gone.get());
+        self.limited.borrow().iter().for_each(|backend| backend.look_at_permits());
     }
 
     /// Drops what a reload has removed; running exchanges keep their own hold.
@@ -261,6 +331,8 @@ impl<S: Stream> Clusters<S> {
             }
         }
         self.suspicions.set(suspicions);
+        self.clusters.borrow().values().for_each(|cluster| cluster.budget.tick(cluster.rule, now));
+        self.look_at_permits();
         self.pooled.get()
     }
 
@@ -275,31 +347,7 @@ impl<N: Net> Core<N> {
     pub(super) fn route(&self, host: &[u8], path: &[u8]) -> Option<Rc<LocalCluster<N::Stream>>> {
         let view = self.view();
         let route = view.table.find(host, path)?;
-        Some(self.clusters.local(&route.cluster, self.index, || self.random()))
-    }
-
-    /// Picks a backend that was not tried, by the current snapshot; `None` if there is none. Books it if it is not up.
-    /// `key` is what [`super::affinity`] makes of the request.
-    pub(super) fn pick(
-        &self,
-        cluster: &LocalCluster<N::Stream>,
-        tried: &Tried,
-        key: Option<u64>,
-    ) -> Option<(Pick, Rc<LocalBackend<N::Stream>>)> {
-        let view = self.view();
-        let mut balancer = cluster.balancer.borrow_mut();
-        let mut pick = |tried: &Tried| {
-            let ask = Ask { tried, key, in_flight: cluster.in_flight.get(), epoch: view.epoch };
-            balancer.pick(&cluster.shared, &view.states, ask)
-        };
-        let avoided = (self.clusters.suspicions.get() > 0).then(|| cluster.suspected(&view.states, tried));
-        // One that is suspected is still better than none.
-        let pick = avoided.and_then(|avoided| pick(&avoided)).or_else(|| pick(tried))?;
-        let backend = &cluster.backends[pick.index];
-        if pick.fail_open {
-            add(&backend.cell().fail_open, 1);
-        }
-        Some((pick, backend.clone()))
+        Some(self.clusters.local(&route.cluster, self.slots.now(), || self.random()))
     }
 
     /// Puts a backend connection that may be used again into its pool.

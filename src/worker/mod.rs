@@ -18,7 +18,9 @@ pub mod net;
 mod pipes;
 mod pool;
 mod pulse;
+mod queue;
 mod relay;
+mod search;
 mod session;
 mod splice;
 pub mod start;
@@ -28,7 +30,7 @@ pub use start::Start;
 use crate::access_log::Queue;
 use crate::config::ListenerId;
 use crate::event::{CoreStats, FromWorker, ToWorker};
-use crate::publish::{Publisher, Snapshot};
+use crate::publish::{Publisher, Reader, Snapshot, View};
 use buffers::Pool;
 use clusters::{Clusters, add};
 use crossbeam_channel::{Receiver, Sender};
@@ -39,6 +41,7 @@ use net::driver::Choice;
 use net::os::{Bell, Os};
 use pipes::Pipes;
 use pulse::Pulse;
+use queue::Queues;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io::Write;
@@ -104,20 +107,12 @@ pub struct Links {
     pub outbox: Sender<FromWorker>,
     /// Rings control's doorbell.
     pub ring_control: Arc<dyn Fn() + Send + Sync>,
+    /// Rings the doorbell of the core of this number.
+    pub ring_core: Rc<dyn Fn(usize)>,
     /// This core's counters.
     pub stats: Arc<CoreStats>,
     /// This core's end of the access log.
     pub log: Queue,
-}
-
-/// A core's own hold on the snapshot: counted without touching the count that all cores share.
-struct View(Arc<Snapshot>);
-
-impl std::ops::Deref for View {
-    type Target = Snapshot;
-    fn deref(&self) -> &Snapshot {
-        &self.0
-    }
 }
 
 #[derive(Clone, Copy)]
@@ -130,18 +125,19 @@ struct Drain {
 pub struct Core<N: Net> {
     net: N,
     index: usize,
-    publisher: Arc<Publisher>,
+    reader: Reader,
     inbox: Receiver<ToWorker>,
     outbox: Sender<FromWorker>,
     ring_control: Arc<dyn Fn() + Send + Sync>,
     stats: Arc<CoreStats>,
     log: RefCell<Queue>,
-    view: RefCell<Rc<View>>,
     buffers: Rc<Pool>,
     pipes: Pipes,
     slots: Rc<Slots>,
     idle: Rc<IdleRoom>,
     clusters: Clusters<N::Stream>,
+    queues: Queues<N::Stream>,
+    ring_core: Rc<dyn Fn(usize)>,
     listeners: RefCell<Vec<(ListenerId, Rc<N::Listener>)>>,
     connections: Cell<usize>,
     /// Listeners that are accepted on.
@@ -181,8 +177,8 @@ pub async fn run<N: Net, G: Gate<N>>(net: N, gate: G, links: Links, listeners: V
 /// The thread of one core, on the real net and without any stage before the sessions. Returns only if the runtime cannot
 /// be made: a drained core sleeps until the process ends, because a runtime must not be dropped alive.
 pub fn start(start: Start) -> std::io::Result<()> {
-    let Start { core, cpu, choice, publisher, inbox, bell, outbox, ring_control, stats, log, .. } = start;
-    start_with(Plain, (choice, cpu, bell), Links { core, publisher, inbox, outbox, ring_control, stats, log })
+    let (runtime, links) = start.links();
+    start_with(Plain, runtime, links)
 }
 
 /// [`start`] with another gate.
@@ -206,6 +202,7 @@ where
 {
     loop {
         core.look_at_snapshot();
+        core.clusters.look_at_permits();
         for message in core.inbox.try_iter() {
             match message {
                 ToWorker::Listen { id, fd, .. } => match core.net.adopt(fd) {
@@ -241,8 +238,7 @@ impl<N: Net> Core<N> {
     fn new(net: N, links: Links) -> Core<N> {
         let core = Core {
             index: links.core,
-            view: RefCell::new(Rc::new(View(links.publisher.current()))),
-            publisher: links.publisher,
+            reader: Reader::new(links.publisher),
             inbox: links.inbox,
             outbox: links.outbox,
             ring_control: links.ring_control,
@@ -252,7 +248,9 @@ impl<N: Net> Core<N> {
             pipes: Pipes::default(),
             slots: Rc::default(),
             idle: Rc::default(),
-            clusters: Clusters::default(),
+            clusters: Clusters::new(links.core, links.ring_core.clone()),
+            queues: Queues::default(),
+            ring_core: links.ring_core,
             listeners: RefCell::default(),
             connections: Cell::new(0),
             accepting: Cell::new(0),
@@ -274,22 +272,19 @@ impl<N: Net> Core<N> {
 
     /// The snapshot to go by. Not to be held across an await: control waits for old ones to come back.
     fn view(&self) -> Rc<View> {
-        self.view.borrow().clone()
+        self.reader.view()
     }
 
     fn look_at_snapshot(&self) {
-        if self.publisher.epoch() == self.view().epoch && self.stats.epoch.load(Ordering::Relaxed) != 0 {
-            return;
+        if self.reader.is_behind() {
+            // Nothing is picked between this moment and the look.
+            self.stats.epoch_at_us.store(self.net.now_us(), Ordering::Relaxed);
         }
-        let next = self.publisher.current();
-        let epoch = next.epoch;
-        let old = self.view.replace(Rc::new(View(next)));
-        // Nobody holds a view across an await, so this is the only one; control frees what is behind it.
-        if let Ok(View(old)) = Rc::try_unwrap(old) {
+        let table = self.reader.view().table.clone();
+        if let Some(old) = self.reader.look(&self.stats.epoch) {
             self.retired.borrow_mut().push(old);
+            self.queues.changed(!Arc::ptr_eq(&self.reader.view().table, &table));
         }
-        self.stats.epoch_at_us.store(self.net.now_us(), Ordering::Relaxed);
-        self.stats.epoch.store(epoch, Ordering::Release);
         self.retire();
     }
 
@@ -316,6 +311,8 @@ impl<N: Net> Core<N> {
                 self.cut.set(self.cut.get() + self.slots.cut(&self.net));
             }
         }
+        // After all that ends a wait.
+        self.queues.tick();
         self.log.borrow_mut().flush();
         self.count(now, pooled);
         self.retire();
@@ -428,7 +425,7 @@ impl<N: Net> Core<N> {
 
     /// Whether health checks are told that traffic is welcome.
     fn is_ready(&self) -> bool {
-        self.publisher.is_ready() && !self.is_draining()
+        self.reader.publisher().is_ready() && !self.is_draining()
     }
 
     /// Nothing is accepted any more, and nobody is left of those who were.

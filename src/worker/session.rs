@@ -1,27 +1,25 @@
 //! One busy period of a client connection: head, exchange, head, exchange, until no byte is left or the connection ends.
 
-use super::affinity;
 use super::attempt::{self, Outcome};
 use super::buffers::{Buf, Class};
 use super::busy::Mailbox;
 use super::clusters::{LocalBackend, LocalCluster, add};
-use super::deadlines::{Aim, Dir, Place, SlotGuard};
+use super::deadlines::{Aim, Dir, SlotGuard};
 use super::log::{Logged, Watch};
 use super::net::{How, Net, Stream};
 use super::relay;
+use super::search::{Found, Search};
 use super::{ConnInfo, Core};
 use crate::access_log::Phase;
 use crate::config::HalfClose;
-use crate::exchange::{Exchange, Next, Reason, Trouble};
+use crate::exchange::{Reason, Trouble};
 use crate::failures::{self, Failure};
 use crate::http::body::Body;
 use crate::http::forwarded;
-use crate::http::framing::Framing;
 use crate::http::head::{HeadScan, RequestHead, Scan};
 use crate::http::reject::Reject;
 use crate::http::{Method, Version, reply};
 use crate::limits;
-use crate::route::balance::Tried;
 use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -272,44 +270,28 @@ async fn run<N: Net, C: Stream>(turn: &Turn<'_, N, C>, buf: Buf, tally: &mut Tal
         let status = if core.is_ready() { 200 } else { 503 };
         return turn.answer(status, Reason::Health, buf, tally).await;
     }
-    let mut state = None;
-    let mut tried = Tried::default();
-    let mut cluster: Option<Rc<LocalCluster<N::Stream>>> = None;
-    // What is answered if no backend is left to try.
-    let mut last = (503, Reason::NoBackend);
+    let mut search = Search::new(head.method);
     loop {
-        // A retry goes by the current snapshot, not by the one that the first attempt saw.
-        let Some(found) = core.route(head.host.of(buf.filled()), head.path.of(buf.filled())) else {
-            return turn.answer(404, Reason::NoRoute, buf, tally).await;
+        let (cluster, pick, backend) = match search.look(turn, buf.filled(), tally) {
+            Found::Backend(cluster, pick, backend) => (cluster, pick, backend),
+            Found::Answer(status, reason) => return turn.answer(status, reason, buf, tally).await,
+            Found::Wait(cluster, why) => match search.wait(turn, &cluster, why).await {
+                Ok(()) => continue,
+                Err(Some((status, reason))) => return turn.answer(status, reason, buf, tally).await,
+                Err(None) => {
+                    turn.client_is_gone(tally);
+                    return (End::Close { linger: false }, buf);
+                }
+            },
         };
-        if cluster.as_ref().is_none_or(|before| !Rc::ptr_eq(before, &found)) {
-            tried = Tried::default();
-        }
-        tally.cluster = Some(found.clone());
-        let policy = &found.shared.policy;
-        if matches!(head.framing, Framing::Length(n) if n > policy.body_max) {
-            return turn.answer(413, Reason::BodyTooLarge, buf, tally).await;
-        }
-        let state = state.get_or_insert_with(|| Exchange::new(head.method, policy.retries));
-        cluster = Some(found.clone());
-        let place = Place { cluster: Some(found.shared.id), epoch: core.view().epoch, ..Place::default() };
-        let key = affinity::key(&policy.balance, head, buf.filled(), tally.client);
-        let Some((pick, backend)) = core.pick(&found, &tried, key) else {
-            return turn.answer(last.0, last.1, buf, tally).await;
-        };
-        if state.retries > 0 {
-            turn.enter_retry();
-        }
-        tally.backend = Some(backend.clone());
-        turn.slot.place(Place { backend: Some(backend.id), ..place });
-        match attempt::attempt(turn, &found, &backend, state, &buf, tally).await {
+        let answer = match attempt::attempt(turn, &cluster, &backend, &mut search.state, &buf, tally).await {
             Outcome::End(end) => {
                 if pick.fail_open && tally.reason == Reason::Done {
                     tally.reason = Reason::FailOpen;
                 }
                 return (end, buf);
             }
-            Outcome::Refuse { status, reason } => return turn.answer(status, reason, buf, tally).await,
+            Outcome::Refuse { status, reason } => Some((status, reason)),
             Outcome::Failed { trouble, sent } => {
                 if turn.client_is_gone(tally) {
                     return (End::Close { linger: false }, buf);
@@ -318,19 +300,13 @@ async fn run<N: Net, C: Stream>(turn: &Turn<'_, N, C>, buf: Buf, tally: &mut Tal
                 if matches!(trouble, Trouble::Closed { reused: true, .. }) {
                     backend.pool.reused(false);
                 }
-                match state.failed(trouble, true) {
-                    Next::Retry { avoid } => {
-                        backend.retried();
-                        add(&core.stats.retries, 1);
-                        tally.retries = state.retries;
-                        last = trouble.answer();
-                        if avoid {
-                            tried.add(pick.index);
-                        }
-                    }
-                    Next::Answer { status, reason } => return turn.answer(status, reason, buf, tally).await,
-                }
+                search.failed(core, &cluster, (pick.index, trouble), tally)
             }
+        };
+        // It is free for others while the client takes its answer.
+        drop(backend);
+        if let Some((status, reason)) = answer {
+            return turn.answer(status, reason, buf, tally).await;
         }
         turn.slot.retry();
     }

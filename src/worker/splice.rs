@@ -78,7 +78,10 @@ pub(super) async fn up<N: Net, C: Stream>(
         flow.body_came(slot, n);
         match filled {
             _ if flow.stopping.get() => return Spliced::SourceEnded(n),
-            Ok(1..) => body.pass(n as u64),
+            Ok(1..) => {
+                body.pass(n as u64);
+                turn.received.set(body.payload_bytes());
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Spliced::Refused,
             _ => return Spliced::SourceEnded(0),
         }

@@ -1,11 +1,13 @@
 //! What one core is given at its birth.
 
+use super::Links;
 use super::net::driver::Choice;
 use super::net::os::Bell;
 use crate::access_log::Queue;
 use crate::event::{CoreStats, FromWorker, ToWorker};
 use crate::publish::Publisher;
 use crossbeam_channel::{Receiver, Sender};
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// Everything that the thread of one core starts with. Listeners come through `inbox`, before the first connection.
@@ -22,8 +24,9 @@ pub struct Start {
     pub publisher: Arc<Publisher>,
     /// From control.
     pub inbox: Receiver<ToWorker>,
-    /// Rung by control after a message or a publication.
-    pub bell: Bell,
+    /// The doorbells of all cores, by their numbers. Rung by control after a message or a publication, and by other cores
+    /// that have or want permits for a backend.
+    pub bells: Arc<[Bell]>,
     /// To control. A full channel loses hints (`Report`: then set [`CoreStats::look_at_all`]); `Retired` and `Drained`
     /// are tried again at the next tick.
     pub outbox: Sender<FromWorker>,
@@ -33,4 +36,14 @@ pub struct Start {
     pub stats: Arc<CoreStats>,
     /// Its end of the access log.
     pub log: Queue,
+}
+
+impl Start {
+    /// What the runtime is made with, and what ties the core to the rest of the process.
+    pub fn links(self) -> ((Choice, Option<usize>, Bell), Links) {
+        let Start { core, cpu, choice, publisher, inbox, bells, outbox, ring_control, stats, log, .. } = self;
+        let bell = bells[core].clone();
+        let ring_core = Rc::new(move |core: usize| bells[core].ring());
+        ((choice, cpu, bell), Links { core, publisher, inbox, outbox, ring_control, ring_core, stats, log })
+    }
 }

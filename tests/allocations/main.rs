@@ -160,7 +160,7 @@ impl Stand {
             choice,
             publisher: Publisher::new(supervisor.snapshot()),
             inbox: to_worker,
-            bell: bell.clone(),
+            bells: [bell.clone()].into(),
             outbox,
             ring_control: Arc::new(|| {}),
             stats: stats.clone(),

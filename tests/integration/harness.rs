@@ -173,6 +173,16 @@ impl Ringway {
         Ringway::spawn(driver, config_of(origins), free_address(), toy_server::command, |_| {})
     }
 
+    /// With this config, served by another command than the binary.
+    pub fn started_as(
+        driver: Driver,
+        config: Value,
+        serving: impl FnOnce(&Path) -> Command,
+        change: impl FnOnce(&mut Command),
+    ) -> Ringway {
+        Ringway::spawn(driver, config, free_address(), serving, change)
+    }
+
     fn spawn(
         driver: Driver,
         mut config: Value,
@@ -228,6 +238,13 @@ impl Ringway {
     /// What it said on stderr until now.
     pub fn stderr(&self) -> String {
         fs::read_to_string(self.scratch.path("stderr")).unwrap_or_default()
+    }
+
+    /// The same, and from here on it is as if nothing had been said: panics that were meant to be are no fault.
+    pub fn take_stderr(&self) -> String {
+        let said = self.stderr();
+        fs::write(self.scratch.path("stderr"), "").expect("write a file of the test");
+        said
     }
 
     /// Waits for its end.

@@ -37,11 +37,15 @@ mod checks;
 
 mod timeouts;
 
+mod asleep;
+
 mod close;
 
 mod abort;
 
 mod reload;
+
+mod queue;
 
 mod drain;
 
@@ -52,6 +56,8 @@ mod phases;
 mod limits;
 
 mod metrics;
+
+mod death;
 
 mod cli;
 

@@ -7,7 +7,7 @@ use ringway::control::signals::Signals;
 use ringway::control::start::{self, Failure};
 use ringway::worker::buffers::{Buf, Class};
 use ringway::worker::net::{Handle, Net, Stream};
-use ringway::worker::{ConnInfo, Gate, Links, Start, start_with};
+use ringway::worker::{ConnInfo, Gate, Start, start_with};
 use std::cell::RefCell;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -130,9 +130,8 @@ impl<N: Net> Gate<N> for ToyGate {
 
 /// [`ringway::worker::start`] with the toy's gate.
 fn worker(start: Start) -> io::Result<()> {
-    let Start { core, cpu, choice, publisher, inbox, bell, outbox, ring_control, stats, log, .. } = start;
-    let links = Links { core, publisher, inbox, outbox, ring_control, stats, log };
-    start_with(ToyGate, (choice, cpu, bell), links)
+    let (runtime, links) = start.links();
+    start_with(ToyGate, runtime, links)
 }
 
 /// The server's process begins and ends here. Among the other tests it has nothing to do.

@@ -83,15 +83,21 @@ pub struct Rules {
     pub crowded: bool,
     /// Largest of all clusters' times; they never change within a seed.
     pub policies: Vec<Policy>,
+    /// Clusters with backends that may have only so many exchanges at once.
+    pub capped: Vec<bool>,
 }
 
 /// All exchanges of one seed.
 pub struct Ledger {
     pub entries: RefCell<Vec<Entry>>,
     troubles: RefCell<Vec<Trouble>>,
+    /// When requests had to wait because their cluster was paused.
+    pauses: RefCell<Vec<(usize, u64, u64)>>,
     /// Each connection's address, and whose requests it was for, in order.
     pub connections: RefCell<Vec<(IpAddr, Vec<usize>)>>,
     pub violations: RefCell<Vec<String>>,
+    /// Called whenever a request has come to a backend.
+    pub on_arrival: RefCell<Option<Box<dyn Fn()>>>,
     pub rules: Rules,
     pub drained_from: Cell<u64>,
     pub verbose: bool,
@@ -110,8 +116,10 @@ impl Ledger {
         Ledger {
             entries: RefCell::new(plans.into_iter().map(Entry::new).collect()),
             troubles: RefCell::default(),
+            pauses: RefCell::default(),
             connections: RefCell::default(),
             violations: RefCell::default(),
+            on_arrival: RefCell::default(),
             rules,
             drained_from: Cell::new(u64::MAX),
             verbose,
@@ -154,6 +162,17 @@ impl Ledger {
         self.troubles.borrow_mut().push(Trouble { cluster, from, until, what });
     }
 
+    /// Requests of this cluster wait in this time.
+    pub fn pause(&self, cluster: usize, from: u64, until: u64) {
+        self.pauses.borrow_mut().push((cluster, from, until));
+    }
+
+    /// Whether an exchange may have had to wait for its turn.
+    fn queued(&self, plan: &Plan, from: u64, until: u64) -> bool {
+        let paused = |c: usize| self.pauses.borrow().iter().any(|p| p.0 == c && p.1 <= until && from <= p.2);
+        plan.cluster.is_some_and(|c| self.rules.capped[c] || paused(c))
+    }
+
     fn troubled(&self, plan: &Plan, from: u64, until: u64) -> Option<&'static str> {
         let troubles = self.troubles.borrow();
         // A stale connection fails nobody who can be sent again.
@@ -180,6 +199,9 @@ impl Ledger {
 
     /// A request with this id has come to a backend.
     pub fn arrived(&self, id: usize, method: &str) -> usize {
+        if let Some(look) = &*self.on_arrival.borrow() {
+            look();
+        }
         let (n, plan) = self.with(id, |e| {
             e.arrivals += 1;
             (e.arrivals, e.plan.clone())
@@ -220,6 +242,10 @@ impl Ledger {
             body_timeout = body_timeout.max(policy.body_timeout).max(policy.client_body_timeout);
             if self.troubled(plan, from, now).is_some() {
                 seconds += (policy.retries + 1) * (policy.connect_timeout + 1);
+            }
+            if self.queued(plan, from, now) {
+                // A retry waits anew.
+                seconds += (policy.retries + 1) * (policy.queue_timeout + 2);
             }
             match plan.script.wrong {
                 Some(Wrong::StallHead) => seconds += policy.head_timeout,
@@ -289,6 +315,7 @@ impl Ledger {
                 413 if too_large => Ok(()),
                 503 if drained => Ok(()),
                 502..=504 if backend_fault => Ok(()),
+                503 if self.queued(plan, from, now) => Ok(()),
                 // Without a body, this one is a good head.
                 200 if plan.script.wrong == Some(Wrong::Garbage(7)) && plan.method == "HEAD" => Ok(()),
                 408 if matches!(plan.manner, Manner::Stall { .. } | Manner::Drip) => Ok(()),

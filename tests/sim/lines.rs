@@ -153,7 +153,7 @@ fn ended(line: &Line, seen: &Seen) -> Result<(), &'static str> {
         (true, 408) => &["CLIENT_TIMEOUT", "CLIENT_SLOW"],
         (true, 413) => &["BODY_TOO_LARGE"],
         (true, 502) => &["CONNECT_FAILED", "BACKEND_CLOSED", "BAD_RESPONSE"],
-        (true, 503) => &["NO_BACKEND", "BUSY", "DRAINED"],
+        (true, 503) => &["NO_BACKEND", "BUSY", "DRAINED", "QUEUE_FULL", "QUEUE_TIMEOUT"],
         (true, 504) => &["CONNECT_TIMEOUT", "BACKEND_TIMEOUT"],
         (true, 400) => &["REJECTED", "CLIENT_TRUNCATED"],
         (true, 401..) => &["REJECTED"],

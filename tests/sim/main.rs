@@ -66,13 +66,16 @@ fn seeds() {
     let (starved, listeners) = (sum(|shown| shown.accept_failures), sum(|shown| shown.listeners.into()));
     println!("{seeds} seeds: {completed} exchanges served, {failed} ended by a fault or refused");
     println!("accept failed {starved} times, {listeners} listeners came by reload");
+    let (waited, in_vain) = (sum(|shown| shown.waited), sum(|shown| shown.waited_in_vain));
+    println!("{waited} requests waited for their turn, {in_vain} of them in vain");
     let bad: Vec<_> = all.iter().filter(|(_, shown)| !shown.violations.is_empty()).collect();
     for (seed, shown) in &bad {
         println!("seed {seed}: replay with SEED={seed} cargo test --test sim");
         shown.violations.iter().take(4).for_each(|violation| println!("    {violation}"));
     }
     assert!(bad.is_empty(), "{} of {seeds} seeds fail", bad.len());
-    assert!(seeds < 100 || (starved > 0 && listeners > 0), "the scenario has become tame");
+    let lively = [starved, listeners, waited, in_vain].iter().all(|n| *n > 0);
+    assert!(seeds < 100 || lively, "the scenario has become tame");
 }
 
 #[test]

@@ -14,6 +14,7 @@ use ringway::publish::{Publisher, Snapshot};
 use ringway::route::counts::ClusterEnds;
 use ringway::route::health::{Cells, State};
 use ringway::route::table::{Backend, Cluster, NewRoute, Policy, RouteTable};
+use ringway::route::waits::Waits;
 use ringway::route::{BackendId, ClusterId, Endpoint};
 use ringway::worker::net::mem::{Mem, MemStream, Weather};
 use ringway::worker::net::{How, Net, Stream};
@@ -26,6 +27,8 @@ use std::sync::atomic::Ordering;
 /// One core before one backend.
 struct Stage {
     mem: Mem,
+    /// The core's own net: descriptors are counted apart.
+    net: Mem,
     front: Endpoint,
     inbox: crossbeam_channel::Sender<ToWorker>,
     stats: Arc<CoreStats>,
@@ -39,7 +42,7 @@ impl Stage {
 
     fn drain(&self, seconds: u32) {
         self.inbox.send(ToWorker::Drain { seconds }).expect("room in the inbox");
-        self.mem.ring();
+        self.net.ring();
     }
 
     async fn seconds(&self, seconds: u64) {
@@ -114,6 +117,7 @@ fn stage(mem: &Mem, seed: u64, tweak: &impl Fn(&mut Settings, &mut Policy)) -> S
         first_state: 0,
         policy,
         ends: Arc::new(ClusterEnds::new(1)),
+        waits: Arc::new(Waits::new(1)),
     });
     let route = NewRoute { name: "*/".into(), host: "*".into(), path: "/".into(), cluster: cluster.clone() };
     let table = Arc::new(RouteTable::build(vec![cluster], vec![route]).expect("one route"));
@@ -137,18 +141,20 @@ fn stage(mem: &Mem, seed: u64, tweak: &impl Fn(&mut Settings, &mut Policy)) -> S
         inbox: messages,
         outbox,
         ring_control: Arc::new(|| {}),
+        ring_core: Rc::new(|_| {}),
         stats: stats.clone(),
         log: log.queue(0, stats.clone()),
     };
-    let listeners = vec![(ListenerId(0), mem.listen(&front))];
+    let core = mem.another_core();
+    let listeners = vec![(ListenerId(0), core.listen(&front))];
     let ended = Rc::new(Cell::new(false));
-    let (net, done) = (mem.clone(), ended.clone());
+    let (net, done) = (core.clone(), ended.clone());
     mem.spawn(async move {
         worker::run(net, Plain, links, listeners).await;
         done.set(true);
         drop(told);
     });
-    Stage { mem: mem.clone(), front, inbox, stats, ended }
+    Stage { mem: mem.clone(), net: core, front, inbox, stats, ended }
 }
 
 /// Reads a response head and its body.
@@ -338,7 +344,7 @@ fn a_drain_serves_what_was_queued_at_its_listener() {
         backend,
         async |stage| {
             // Connected in the same moment as the drain begins; the core has not drained while it answers.
-            let (inbox, net) = (stage.inbox.clone(), stage.mem.clone());
+            let (inbox, net) = (stage.inbox.clone(), stage.net.clone());
             stage.mem.spawn(async move {
                 net.sleep_us(net.seed() % 60).await;
                 inbox.send(ToWorker::Drain { seconds: 4 }).expect("room in the inbox");
@@ -348,6 +354,31 @@ fn a_drain_serves_what_was_queued_at_its_listener() {
             send(&stream, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
             assert_eq!(response(&mut Reader::new(&stream), false).await.1, b"ok");
             assert!(!stage.ended.get());
+        },
+    );
+}
+
+#[test]
+fn a_listener_that_closes_without_descriptors_loses_nobody() {
+    let backend = |_, stream: MemStream| async move {
+        let mut reader = Reader::new(&stream);
+        if reader.head().await.is_ok() {
+            send(&stream, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        }
+        read_to_end(&stream).await;
+    };
+    play(
+        |_, _| {},
+        backend,
+        async |stage| {
+            stage.net.scarce(0, libc::EMFILE);
+            let stream = stage.connect().await;
+            send(&stream, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            stage.inbox.send(ToWorker::Unlisten { id: ListenerId(0) }).expect("room in the inbox");
+            stage.net.ring();
+            stage.mem.sleep_us(2_500_000).await;
+            stage.net.scarce(usize::MAX, 0);
+            assert_eq!(response(&mut Reader::new(&stream), false).await.1, b"ok");
         },
     );
 }
@@ -368,6 +399,7 @@ fn a_virtual_client_whose_upload_is_told_of_a_reset_has_no_whole_body() {
             client_body_timeout: 9,
             half_close_aborts: false,
             crowded: false,
+            capped: vec![false],
             policies: vec![policy(&mut dice)],
         };
         let ledger = Rc::new(Ledger::new(vec![plan], rules, false));

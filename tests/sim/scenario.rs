@@ -16,11 +16,13 @@ use ringway::route::counts::ClusterEnds;
 use ringway::route::health::{Cells, Standing, State};
 use ringway::route::health_policy::{HealthPolicy, StatusSet};
 use ringway::route::table::{self, Balance, Cluster, Hash, HashBy, NewRoute, Policy, RouteTable};
+use ringway::route::waits::{WaitCell, Waits};
 use ringway::route::{BackendId, ClusterId, Endpoint};
 use ringway::worker::net::Net;
 use ringway::worker::net::mem::{Fault, Mem, MemListener, Weather};
 use ringway::worker::{self, Links, Plain};
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -41,6 +43,9 @@ pub struct Shown {
     /// How often accept failed, and listeners came.
     pub accept_failures: u64,
     pub listeners: u32,
+    /// Requests that waited for their turn, and how many of them were answered with 503.
+    pub waited: u64,
+    pub waited_in_vain: u64,
     pub violations: Vec<String>,
 }
 
@@ -55,6 +60,7 @@ struct Endpointed {
     cells: Arc<Cells>,
     standing: Standing,
     listed: bool,
+    max_conns: u32,
 }
 
 /// Control, as far as the cores notice.
@@ -68,6 +74,8 @@ struct Control {
     extra: RefCell<Vec<(ListenerId, Vec<Endpoint>)>>,
     listeners: Cell<u32>,
     clusters: RefCell<Vec<Vec<Endpointed>>>,
+    waits: Vec<Arc<Waits>>,
+    paused: RefCell<BTreeSet<ClusterId>>,
     publisher: Arc<Publisher>,
     cores: Vec<Core>,
     outbox: Receiver<FromWorker>,
@@ -119,6 +127,10 @@ pub fn policy(dice: &mut Dice) -> Policy {
         tunnel_timeout: dice.range(2, 6) as u32,
         body_max: if dice.once_in(4) { 10_000 } else { u64::MAX },
         retries: dice.range(0, 3) as u32,
+        retry_percent: dice.pick(&[0, 20, 100]),
+        retry_min_per_second: dice.pick(&[0, 10]),
+        queue_max: dice.pick(&[1, 3, 1000]),
+        queue_timeout: dice.range(1, 4) as u32,
         pool_idle: dice.range(1, 5) as u32,
         pool_max: dice.pick(&[0, 1, 64, 64]),
         health: HealthPolicy {
@@ -204,6 +216,8 @@ pub fn run(seed: u64, verbose: bool) -> Shown {
     let settings = settings(&mut dice, &front);
     let clusters: Vec<(Policy, usize)> = (0..dice.range(1, 4)).map(|_| (policy(&mut dice), dice.range(1, 4))).collect();
     let count = clusters.len();
+    // Most clusters have no limit; in the others each backend has the same.
+    let limits: Vec<u32> = clusters.iter().map(|_| if dice.once_in(3) { dice.range(1, 3) as u32 } else { 0 }).collect();
     let (plans, clients) = play(&mut dice, count);
     let rules = Rules {
         client_head_timeout: settings.client_head_timeout,
@@ -211,6 +225,7 @@ pub fn run(seed: u64, verbose: bool) -> Shown {
         half_close_aborts: settings.client_half_close == HalfClose::Abort,
         crowded: settings.connections_per_worker < 100,
         policies: clusters.iter().map(|(policy, _)| policy.clone()).collect(),
+        capped: limits.iter().map(|limit| *limit > 0).collect(),
     };
     let ledger = Rc::new(Ledger::new(plans, rules, verbose));
     let file = memory_file();
@@ -218,7 +233,13 @@ pub fn run(seed: u64, verbose: bool) -> Shown {
     let log = access_log::spawn(front.len(), sink).expect("a thread for the log");
     let doors = backends(&mem, &ledger, &clusters, &mut dice);
     let idle_timeout = settings.client_idle_timeout;
-    let control = Rc::new(Control::new(&mem, &ledger, dice.split(), settings, &clusters, &front, &log));
+    let control = Rc::new(Control::new(&mem, &ledger, dice.split(), settings, (&clusters, &limits), &front, &log));
+    let watch = Rc::downgrade(&control);
+    *ledger.on_arrival.borrow_mut() = Some(Box::new(move || {
+        if let Some(control) = watch.upgrade() {
+            control.check_limits();
+        }
+    }));
     if verbose {
         println!("{:#?}\n{:#?}", control.settings.borrow(), ledger.rules);
     }
@@ -338,7 +359,7 @@ impl Control {
         ledger: &Rc<Ledger>,
         dice: Dice,
         settings: Settings,
-        clusters: &[(Policy, usize)],
+        (clusters, limits): (&[(Policy, usize)], &[u32]),
         front: &[Endpoint],
         log: &LogWriter,
     ) -> Control {
@@ -352,15 +373,20 @@ impl Control {
             cells: Arc::new(Cells::new(front.len())),
             standing: Standing::Up,
             listed: true,
+            max_conns: limits[cluster],
         };
         let known: Vec<Vec<Endpointed>> =
             clusters.iter().enumerate().map(|(c, (_, n))| (0..*n).map(|b| endpointed(c, b)).collect()).collect();
-        let publisher = Publisher::new(snapshot((1, 1), &known, ledger, &settings));
+        let waits: Vec<Arc<Waits>> = known.iter().map(|_| Arc::new(Waits::new(front.len()))).collect();
+        let publisher = Publisher::new(snapshot((1, 1), (&known, &waits), ledger, &settings));
+        let bells: Rc<RefCell<Vec<Mem>>> = Rc::default();
         let (to_control, outbox) = bounded(16);
         let mut cores = Vec::new();
         for (index, front) in front.iter().enumerate() {
             // The first core of the net is the clients' and the backends'.
             let core = mem.another_core();
+            bells.borrow_mut().push(core.clone());
+            let bells = bells.clone();
             let (inbox, messages) = bounded(64);
             let stats = Arc::new(CoreStats::default());
             let links = Links {
@@ -369,6 +395,7 @@ impl Control {
                 inbox: messages,
                 outbox: to_control.clone(),
                 ring_control: Arc::new(|| {}),
+                ring_core: Rc::new(move |core| bells.borrow()[core].ring()),
                 stats: stats.clone(),
                 log: log.queue(index, stats.clone()),
             };
@@ -386,6 +413,8 @@ impl Control {
             listeners: Cell::new(0),
             dark: RefCell::new(vec![None; known.len()]),
             clusters: RefCell::new(known),
+            waits,
+            paused: RefCell::default(),
             publisher,
             cores,
             outbox,
@@ -514,7 +543,13 @@ impl Control {
         if exchanges < EXCHANGES_MIN {
             self.ledger.violation(format!("only {exchanges} exchanges"));
         }
-        Shown { exchanges, accept_failures, listeners: self.listeners.get(), ..Shown::default() }
+        let waits = |of: fn(&WaitCell) -> &AtomicU64| {
+            self.waits.iter().flat_map(|w| w.all()).map(|cell| of(cell).load(Ordering::Relaxed)).sum()
+        };
+        let waited = waits(|cell| &cell.waited);
+        let waited_in_vain: u64 = waits(|cell| &cell.overflowed) + waits(|cell| &cell.timed_out);
+        let listeners = self.listeners.get();
+        Shown { exchanges, accept_failures, listeners, waited, waited_in_vain, ..Shown::default() }
     }
 
     /// A reload adds a listener, or takes away one that an earlier one has added. Returns what is to be told to each core.
@@ -545,8 +580,45 @@ impl Control {
         messages
     }
 
-    /// One health flip or reload.
+    /// Lets the requests of one cluster wait for a while. Meanwhile none is sent.
+    async fn pause(&self) {
+        let (cluster, us) = {
+            let mut dice = self.dice.borrow_mut();
+            (dice.below(self.waits.len() as u64) as usize, dice.below(4_000_000))
+        };
+        let begun = self.mem.now_us();
+        self.ledger.say(begun, || format!("c{cluster} is paused for {us} us"));
+        // It takes a while until all cores have heard of it, and of its end.
+        self.ledger.pause(cluster, begun, begun + us + 2_000_000);
+        self.paused.borrow_mut().insert(ClusterId(cluster as u32));
+        self.publish(false, Vec::new()).await;
+        let sent = || self.clusters.borrow()[cluster].iter().map(|b| requests(&b.cells)).sum::<u64>();
+        let before = sent();
+        self.mem.sleep_us(us).await;
+        if sent() != before {
+            self.ledger.violation(format!("a request went to c{cluster} while it was paused"));
+        }
+        self.paused.borrow_mut().clear();
+        self.publish(false, Vec::new()).await;
+    }
+
+    /// Whether backends have more exchanges than they may.
+    fn check_limits(&self) {
+        for backend in self.clusters.borrow().iter().flatten().filter(|b| b.max_conns > 0) {
+            let cells = backend.cells.all();
+            let in_flight: u32 = cells.iter().map(|cell| cell.in_flight.load(Ordering::Relaxed)).sum();
+            if in_flight > backend.max_conns {
+                let (endpoint, most) = (&backend.endpoint, backend.max_conns);
+                self.ledger.violation(format!("{endpoint} has {in_flight} exchanges, and may have {most}"));
+            }
+        }
+    }
+
+    /// One health flip, reload or pause.
     async fn meddle(&self) {
+        if self.dice.borrow_mut().once_in(4) {
+            return self.pause().await;
+        }
         let mut reload = self.dice.borrow_mut().once_in(3);
         let (mut gone, mut closed) = (Vec::new(), Vec::new());
         {
@@ -558,10 +630,13 @@ impl Control {
                         continue;
                     }
                     if reload {
-                        backend.listed = !backend.listed || dice.once_in(3);
-                        if !backend.listed {
+                        let listed = !backend.listed || dice.once_in(3);
+                        if !listed {
                             gone.push(backend.id);
+                        } else if !backend.listed {
+                            backend.begin_anew();
                         }
+                        backend.listed = listed;
                     } else {
                         backend.standing =
                             dice.pick(&[Standing::Up, Standing::Up, Standing::Down, Standing::Drain, Standing::Maint]);
@@ -569,7 +644,13 @@ impl Control {
                 }
                 // Most of the time somebody is there.
                 if !dice.once_in(8) && !backends.iter().any(Endpointed::serves) {
-                    reload |= !backends[0].listed;
+                    if !backends[0].listed {
+                        reload = true;
+                        // It may have gone just now, unseen by anybody.
+                        if !gone.contains(&backends[0].id) {
+                            backends[0].begin_anew();
+                        }
+                    }
                     (backends[0].listed, backends[0].standing) = (true, Standing::Up);
                     gone.retain(|id| *id != backends[0].id);
                 }
@@ -603,7 +684,9 @@ impl Control {
         let listeners = if reload && self.dice.borrow_mut().once_in(2) { self.change_listeners() } else { Vec::new() };
         let next = {
             let clusters = self.clusters.borrow();
-            let mut next = snapshot((generation, epoch), &clusters, &self.ledger, &self.settings.borrow());
+            let known = (&clusters[..], &self.waits[..]);
+            let mut next = snapshot((generation, epoch), known, &self.ledger, &self.settings.borrow());
+            next.paused = self.paused.borrow().iter().copied().collect();
             if !reload {
                 next.table = current.table.clone();
             }
@@ -628,7 +711,7 @@ impl Control {
             }
             core.mem.ring();
         }
-        while self.cores.iter().any(|core| core.stats.epoch.load(Ordering::Acquire) != epoch) {
+        while self.cores.iter().any(|core| core.stats.epoch.load(Ordering::Acquire) < epoch) {
             self.mem.sleep_us(100).await;
             if self.mem.now_us() - begun > 1_000_000 {
                 return self.ledger.violation(format!("epoch {epoch} is not acknowledged"));
@@ -658,6 +741,9 @@ impl Control {
                 self.ledger.violation(format!("{}: {stats:?} {when}", core.front));
             }
         }
+        if self.waits.iter().flat_map(|w| w.all()).any(|cell| cell.waiting.load(Ordering::Relaxed) != 0) {
+            self.ledger.violation(format!("requests wait {when}"));
+        }
         for backend in self.clusters.borrow().iter().flatten() {
             if backend.cells.all().iter().any(|cell| cell.in_flight.load(Ordering::Relaxed) != 0) {
                 self.ledger.violation(format!("{}: exchanges in flight {when}", backend.endpoint));
@@ -667,6 +753,12 @@ impl Control {
 }
 
 impl Endpointed {
+    /// It was gone, and is another one: numbers are given once, and what is counted goes with them.
+    fn begin_anew(&mut self) {
+        self.id = BackendId(self.id.0 + 1000);
+        self.cells = Arc::new(Cells::new(self.cells.cores()));
+    }
+
     fn serves(&self) -> bool {
         self.listed && self.standing == Standing::Up
     }
@@ -678,7 +770,7 @@ fn requests(cells: &Cells) -> u64 {
 
 fn snapshot(
     (generation, epoch): (u64, u64),
-    known: &[Vec<Endpointed>],
+    (known, waits): (&[Vec<Endpointed>], &[Arc<Waits>]),
     ledger: &Ledger,
     settings: &Arc<Settings>,
 ) -> Snapshot {
@@ -691,7 +783,7 @@ fn snapshot(
             endpoint: b.endpoint.clone(),
             weight: b.weight,
             backup: b.backup,
-            max_conns: 0,
+            max_conns: b.max_conns,
             cells: b.cells.clone(),
         };
         let cluster = Arc::new(Cluster {
@@ -701,6 +793,7 @@ fn snapshot(
             first_state: states.len(),
             policy: ledger.rules.policies[index].clone(),
             ends: Arc::new(ClusterEnds::new(settings.listeners.len())),
+            waits: waits[index].clone(),
         });
         states.extend(listed().map(|b| State::new(b.standing, b.weight)));
         let host = format!("c{index}.test");

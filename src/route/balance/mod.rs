@@ -55,6 +55,11 @@ impl Tried {
         self.indices().any(|i| i == index)
     }
 
+    /// Whether one more can be added without any being forgotten.
+    pub fn has_room(&self) -> bool {
+        usize::from(self.len) < TRIED_MAX
+    }
+
     /// Whether nothing was tried: the case of nearly all picks.
     #[inline]
     pub fn is_empty(&self) -> bool {
@@ -233,6 +238,13 @@ impl Balancer {
             None => self.backups.as_mut()?.pick(cluster, self.core, ask)?,
         };
         Some(Pick { index, fail_open: self.open && !states[index].is_up() })
+    }
+
+    /// All candidates as of the latest pick, primaries first.
+    pub fn candidates(&self) -> impl Iterator<Item = Pick> {
+        let tiers = [Some(&self.primaries), self.backups.as_ref()].into_iter().flatten();
+        let indices = tiers.flat_map(|tier| tier.weights.iter().enumerate().filter(|(_, w)| **w > 0).map(|(i, _)| i));
+        indices.map(|index| Pick { index, fail_open: self.open && !self.states[index].is_up() })
     }
 
     /// Decides who is a candidate.
