@@ -792,7 +792,7 @@ fn snapshot(
             backends: listed().map(backend).collect(),
             first_state: states.len(),
             policy: ledger.rules.policies[index].clone(),
-            ends: Arc::new(ClusterEnds::new(settings.listeners.len())),
+            ends: Arc::new(ClusterEnds::new(backends[0].cells.cores())),
             waits: waits[index].clone(),
         });
         states.extend(listed().map(|b| State::new(b.standing, b.weight)));
