@@ -58,7 +58,8 @@ fn play<B: Future<Output = ()> + 'static>(
     client: impl AsyncFn(&Stage),
 ) {
     for seed in 0..24 {
-        let mem = Mem::with(seed, Weather { pipe_bytes: 4096, seconds_max: 300, ..Weather::default() });
+        let splice_from = (seed % 2 == 0).then_some(1000);
+        let mem = Mem::with(seed, Weather { splice_from, pipe_bytes: 4096, seconds_max: 300, ..Weather::default() });
         let stage = stage(&mem, seed, &tweak);
         let door = Rc::new(mem.listen(&Endpoint::Ip(([10, 2, 0, 0], 80).into())));
         let (net, listener) = (mem.clone(), door.clone());
