@@ -32,8 +32,8 @@ fn cluster(balance: Balance, weights: impl Iterator<Item = u32>) -> Cluster {
         backends,
         first_state: 0,
         policy,
-        waits: Arc::new(Waits::new(4)),
         ends: Arc::new(ClusterEnds::new(4)),
+        waits: Arc::new(Waits::new(1)),
     }
 }
 

@@ -19,8 +19,8 @@ fn cluster() -> Arc<Cluster> {
         backends: Vec::new(),
         first_state: 0,
         policy,
-        waits: Arc::new(Waits::new(1)),
         ends: Arc::new(ClusterEnds::new(1)),
+        waits: Arc::new(Waits::new(1)),
     })
 }
 

@@ -115,14 +115,10 @@ impl Reader {
         &self.publisher
     }
 
-    /// Whether another snapshot was published since the last look.
-    pub fn is_behind(&self) -> bool {
-        self.publisher.epoch() > self.view.borrow().epoch
-    }
-
     /// Goes by the current snapshot from now on, and then says so in `acknowledged`. To be called when the doorbell rings.
+    /// Who sees the acknowledgement also sees what `before` has stored, which is called if there is something to say.
     /// Returns the snapshot that was replaced, which somebody with time is to free.
-    pub fn look(&self, acknowledged: &AtomicU64) -> Option<Arc<Snapshot>> {
+    pub fn look(&self, acknowledged: &AtomicU64, before: impl FnOnce()) -> Option<Arc<Snapshot>> {
         let mut replaced = None;
         // Not "another": a snapshot may be taken a moment before its epoch is seen.
         if self.publisher.epoch() > self.view.borrow().epoch {
@@ -132,7 +128,11 @@ impl Reader {
             replaced = Rc::try_unwrap(old).ok().map(|View(old)| old);
         }
         // The epoch of what this core goes by, which may be behind the publisher's again.
-        acknowledged.store(self.view.borrow().epoch, Ordering::Release);
+        let epoch = self.view.borrow().epoch;
+        if acknowledged.load(Ordering::Relaxed) != epoch {
+            before();
+            acknowledged.store(epoch, Ordering::Release);
+        }
         replaced
     }
 }

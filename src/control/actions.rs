@@ -4,10 +4,7 @@ use super::listeners::Opened;
 use super::{Control, Ended};
 use crate::config::ListenerId;
 use crate::event::ToWorker;
-use crate::publish::Snapshot;
 use crate::supervisor::{Action, Committed, Note, What};
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 impl Control {
@@ -15,7 +12,6 @@ impl Control {
         for action in actions {
             match action {
                 Action::Publish(snapshot) => {
-                    count_flips(&self.publisher.current(), &snapshot);
                     self.publisher.publish(snapshot);
                     self.ring_all();
                 }
@@ -84,22 +80,6 @@ impl Control {
 
     pub(super) fn ring_all(&self) {
         self.workers.iter().for_each(|worker| worker.bell.ring());
-    }
-}
-
-/// Counts the endpoints whose state is another, in cells that control alone writes. Without a new table the states stand
-/// where they stood.
-fn count_flips(before: &Snapshot, after: &Snapshot) {
-    if !Arc::ptr_eq(&before.table, &after.table) {
-        return;
-    }
-    for cluster in after.table.clusters() {
-        for (index, backend) in cluster.backends.iter().enumerate() {
-            let (was, is) = (before.states[cluster.first_state + index], after.states[cluster.first_state + index]);
-            if was.index() != is.index() {
-                backend.cells.flips[is.index()].fetch_add(1, Relaxed);
-            }
-        }
     }
 }
 

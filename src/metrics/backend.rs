@@ -1,6 +1,7 @@
 //! Rows of endpoints.
 
 use super::family::{Family, Label, Row, Value};
+use crate::limits::WEIGHT_ONE;
 use crate::publish::Snapshot;
 use crate::route::health::{CoreCell, STATES, State};
 use crate::route::histogram::Durations;
@@ -46,6 +47,11 @@ pub(super) const FAMILIES: &[Family<Endpoint>] = &[
         value: Value::Counter(|e| e.sum(|c| &c.retries)),
     },
     Family {
+        name: "ringway_backend_fail_open",
+        help: "Requests sent although it was not up, since its cluster fails open.",
+        value: Value::Counter(|e| e.sum(|c| &c.fail_open)),
+    },
+    Family {
         name: "ringway_backend_in_flight",
         help: "Exchanges that are with it now.",
         value: Value::Gauge(|e| e.cells().iter().map(|c| f64::from(c.in_flight.load(Relaxed))).sum()),
@@ -78,8 +84,8 @@ pub(super) const FAMILIES: &[Family<Endpoint>] = &[
     },
     Family {
         name: "ringway_backend_weight",
-        help: "Its share of the requests against the other backends' weights.",
-        value: Value::Gauge(|e| f64::from(e.backend().weight)),
+        help: "Its share of the requests against the other backends' weights, as it counts now.",
+        value: Value::Gauge(|e| f64::from(e.state.weight) / f64::from(WEIGHT_ONE)),
     },
     Family {
         name: "ringway_backend_response_head_seconds",

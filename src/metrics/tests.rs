@@ -16,7 +16,7 @@ fn sources() -> Sources {
         crate::config::check::load(r#"{"listeners": {"a": "127.0.0.1:1"}, "clusters": {}, "routes": {}}"#, "test.json")
             .expect("a good config")
             .settings;
-    let states = [State::up(1), State::new(Standing::Down, 1)].into();
+    let states = [State::up(1), State::new(Standing::Down, 3)].into();
     let snapshot =
         Snapshot { generation: 3, epoch: 9, table, states, paused: Arc::default(), settings: Arc::new(settings) };
     let cores = vec![Arc::new(CoreStats::default()), Arc::new(CoreStats::default())];

@@ -110,16 +110,16 @@ pub struct CoreCell {
 pub struct Cells {
     cores: usize,
     cells: OnceLock<Box<[CoreCell]>>,
-    /// Who may have an exchange with it, where that is limited.
-    pub permits: Permits,
     /// Changes of the published state, by the state that it came to. Control alone writes and reads them.
     pub flips: [AtomicU64; STATES.len()],
+    /// Who may have an exchange with it, where that is limited.
+    pub permits: Permits,
 }
 
 impl Cells {
     /// For this many cores; allocates nothing yet.
     pub fn new(cores: usize) -> Cells {
-        Cells { cores, cells: OnceLock::new(), permits: Permits::default(), flips: Default::default() }
+        Cells { cores, cells: OnceLock::new(), flips: Default::default(), permits: Permits::default() }
     }
 
     /// For how many cores.

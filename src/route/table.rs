@@ -155,10 +155,10 @@ pub struct Cluster {
     pub first_state: usize,
     /// What governs its exchanges.
     pub policy: Policy,
-    /// Its waiting requests as the cores count them, kept over reloads.
-    pub waits: Arc<Waits>,
     /// How its exchanges ended, kept over reloads.
     pub ends: Arc<ClusterEnds>,
+    /// Its waiting requests as the cores count them, kept over reloads.
+    pub waits: Arc<Waits>,
 }
 
 /// One route as configured.
@@ -374,8 +374,8 @@ pub(crate) mod tests {
             backends: weights.iter().enumerate().map(backend).collect(),
             first_state,
             policy: policy(balance),
-            waits: Arc::new(Waits::new(2)),
             ends: Arc::new(ClusterEnds::new(2)),
+            waits: Arc::new(Waits::new(2)),
         }
     }
 

@@ -276,16 +276,13 @@ impl<N: Net> Core<N> {
     }
 
     fn look_at_snapshot(&self) {
-        if self.reader.is_behind() {
-            // Nothing is picked between this moment and the look.
-            self.stats.epoch_at_us.store(self.net.now_us(), Ordering::Relaxed);
-        }
         let known = |view: Rc<View>| (view.epoch, Arc::as_ptr(&view.table));
         let (epoch, table) = known(self.view());
-        let old = self.reader.look(&self.stats.epoch);
-        let now = known(self.view());
-        if now.0 != epoch {
-            self.queues.changed(now.1 != table);
+        let now = || self.stats.epoch_at_us.store(self.net.now_us(), Ordering::Relaxed);
+        let old = self.reader.look(&self.stats.epoch, now);
+        let current = known(self.view());
+        if current.0 != epoch {
+            self.queues.changed(current.1 != table);
         }
         self.retired.borrow_mut().extend(old);
         self.retire();

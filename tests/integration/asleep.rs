@@ -12,11 +12,10 @@ use ringway::publish::Publisher;
 use ringway::supervisor::{Resolutions, Supervisor};
 use ringway::worker::net::driver::choose;
 use ringway::worker::net::os::Bell;
-use ringway::worker::{Links, Plain, start_with};
+use ringway::worker::{self, Start};
 use serde_json::json;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -50,20 +49,22 @@ fn stand(driver: Driver, config: &serde_json::Value) -> Stand {
     let (outbox, from_worker) = bounded(1);
     let (stats, rings) = (Arc::<CoreStats>::default(), Arc::<AtomicU32>::default());
     let (bell, rung) = (Bell::new().expect("a bell"), rings.clone());
-    let (theirs, counts, log) = (bell.clone(), stats.clone(), log.queue(0, stats.clone()));
-    let links = move || Links {
+    let start = Start {
         core: 0,
+        cpu: None,
+        cores: 1,
+        choice,
+        bells: [bell.clone()].into(),
         publisher: Publisher::new(supervisor.snapshot()),
         inbox: to_worker,
         outbox,
         ring_control: Arc::new(move || {
             rung.fetch_add(1, Ordering::Relaxed);
         }),
-        ring_core: Rc::new(|_| {}),
-        stats: counts,
-        log,
+        stats: stats.clone(),
+        log: log.queue(0, stats.clone()),
     };
-    std::thread::spawn(move || start_with(Plain, (choice, None, theirs), links()).expect("a runtime"));
+    std::thread::spawn(move || worker::start(start).expect("a runtime"));
     Stand { front, inbox, from_worker, bell, rings, stats }
 }
 

@@ -263,6 +263,7 @@ on_both_drivers! {
         let ringway = Ringway::with(driver, &[&good], |c| {
             set(c, FAIL_OPEN, 100);
             set(c, RETRIES, 2);
+            set(c, "clusters/app/retry_budget/min_per_second", 10_000);
             for i in 2..4 {
                 set(c, &format!("clusters/app/backends/b{i}"), free_address().to_string());
             }

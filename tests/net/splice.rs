@@ -98,6 +98,27 @@ pub async fn a_fill_takes_no_more_than_it_may<F: Fixture>(f: F) {
     }
 }
 
+pub async fn a_fill_behind_other_bytes_does_not_wait<F: Fixture>(f: F) {
+    for family in BOTH {
+        let (client, server) = pair(&f, family).await;
+        let mut pipe = pipe(&f).await;
+        assert_eq!(pipe.write(b"before, "), 8);
+        assert_eq!(server.fill(&mut pipe, 100).await.unwrap_err().kind(), ErrorKind::WouldBlock);
+        send(&client, b"behind").await;
+        f.sleep_ms(20).await;
+        let (mut expected, mut refused) = (8, 0);
+        while expected < 14 && refused < 50 {
+            match server.fill(&mut pipe, 100).await {
+                Ok(n) => expected += n,
+                Err(_) => refused += 1,
+            }
+        }
+        assert_eq!((expected, pipe.len()), (14, 14));
+        pour(&server, &mut pipe).await.unwrap();
+        assert_eq!(recv_until(&client, 14).await, b"before, behind");
+    }
+}
+
 pub async fn a_fill_finds_the_end_after_the_last_byte<F: Fixture>(f: F) {
     for family in BOTH {
         let (client, server) = pair(&f, family).await;

@@ -18,7 +18,7 @@ mod sync {
 use config::{Settings, check};
 use loom::sync::Arc;
 use loom::sync::atomic::AtomicU64;
-use loom::sync::atomic::Ordering::{Acquire, Release};
+use loom::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use loom::thread;
 use publish::{Publisher, Reader, Snapshot};
 use route::table::RouteTable;
@@ -50,6 +50,8 @@ impl Rest {
 /// What control and the cores share beside the publisher.
 struct Shared {
     acknowledged: Vec<AtomicU64>,
+    /// What a core has stored before it acknowledged: here, the epoch.
+    before: Vec<AtomicU64>,
     /// The latest epoch for which the bell was rung.
     bell: AtomicU64,
     /// A receipt has told the world: every core goes by this epoch.
@@ -67,7 +69,8 @@ fn core(index: usize, reader: &Reader, shared: &Shared, last: u64) {
     loop {
         let picked_by = pick();
         let rung = shared.bell.load(Acquire);
-        let replaced = reader.look(&shared.acknowledged[index]);
+        let before = || shared.before[index].store(reader.view().epoch, Relaxed);
+        let replaced = reader.look(&shared.acknowledged[index], before);
         let now = reader.view().epoch;
         assert!(now >= rung, "the bell rang for {rung} and this core goes by {now}");
         assert!(now >= picked_by, "a core goes back from {picked_by} to {now}");
@@ -88,6 +91,8 @@ fn control(publisher: &Publisher, shared: &Shared, rest: &Rest, last: u64) {
         while shared.acknowledged.iter().any(|acknowledged| acknowledged.load(Acquire) < epoch) {
             thread::yield_now();
         }
+        let before = shared.before.iter().map(|epoch| epoch.load(Relaxed)).min();
+        assert!(before >= Some(epoch), "{before:?} is what was stored before {epoch} was acknowledged");
         shared.claimed.store(epoch, Release);
     }
 }
@@ -100,8 +105,8 @@ fn explore(cores: usize, last: u64, preemptions: usize) {
     model.check(move || {
         let publisher = Publisher::new(rest.at(1));
         let zero = || AtomicU64::new(0);
-        let acknowledged = (0..cores).map(|_| zero()).collect();
-        let shared = Arc::new(Shared { acknowledged, bell: zero(), claimed: zero() });
+        let (acknowledged, before) = ((0..cores).map(|_| zero()).collect(), (0..cores).map(|_| zero()).collect());
+        let shared = Arc::new(Shared { acknowledged, before, bell: zero(), claimed: zero() });
         let cores: Vec<_> = (0..cores)
             .map(|index| {
                 let (publisher, shared) = (publisher.clone(), shared.clone());

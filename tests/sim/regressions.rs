@@ -58,7 +58,8 @@ fn play<B: Future<Output = ()> + 'static>(
     client: impl AsyncFn(&Stage),
 ) {
     for seed in 0..24 {
-        let mem = Mem::with(seed, Weather { pipe_bytes: 4096, seconds_max: 300, ..Weather::default() });
+        let splice_from = (seed % 2 == 0).then_some(1000);
+        let mem = Mem::with(seed, Weather { splice_from, pipe_bytes: 4096, seconds_max: 300, ..Weather::default() });
         let stage = stage(&mem, seed, &tweak);
         let door = Rc::new(mem.listen(&Endpoint::Ip(([10, 2, 0, 0], 80).into())));
         let (net, listener) = (mem.clone(), door.clone());
@@ -115,8 +116,8 @@ fn stage(mem: &Mem, seed: u64, tweak: &impl Fn(&mut Settings, &mut Policy)) -> S
         backends: vec![backend],
         first_state: 0,
         policy,
-        waits: Arc::new(Waits::new(1)),
         ends: Arc::new(ClusterEnds::new(1)),
+        waits: Arc::new(Waits::new(1)),
     });
     let route = NewRoute { name: "*/".into(), host: "*".into(), path: "/".into(), cluster: cluster.clone() };
     let table = Arc::new(RouteTable::build(vec![cluster], vec![route]).expect("one route"));

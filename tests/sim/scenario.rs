@@ -99,7 +99,12 @@ pub const EXCHANGES_MIN: u64 = 50;
 const EXTRA_MAX: usize = 3;
 
 fn weather(dice: &mut Dice) -> Weather {
-    let rough = Weather { pipe_bytes: dice.pick(&[700, 4096, 16_000]), seconds_max: 1200, ..Weather::default() };
+    let rough = Weather {
+        pipe_bytes: dice.pick(&[700, 4096, 16_000]),
+        splice_from: dice.pick(&[None, Some(1), Some(1000)]),
+        seconds_max: 1200,
+        ..Weather::default()
+    };
     match dice.below(4) {
         0 => Weather { late_once_in: 3, late_us: 8_000, latency_us: 2_000, ..rough },
         1 => Weather { short: false, late_once_in: 0, pipe_bytes: 1 << 18, ..rough },
@@ -787,8 +792,8 @@ fn snapshot(
             backends: listed().map(backend).collect(),
             first_state: states.len(),
             policy: ledger.rules.policies[index].clone(),
+            ends: Arc::new(ClusterEnds::new(backends[0].cells.cores())),
             waits: waits[index].clone(),
-            ends: Arc::new(ClusterEnds::new(waits[index].cores())),
         });
         states.extend(listed().map(|b| State::new(b.standing, b.weight)));
         let host = format!("c{index}.test");

@@ -1,18 +1,20 @@
 //! The status listener (config key `status`): what monitoring asks, and control's answers.
 //!
-//! `http` moves bytes, `text` writes the metrics on a thread of its own, `pulse` watches the cores' ticks.
+//! `server` and `client` move bytes, `text` writes the metrics on a thread of its own, and `pulse` watches the cores' ticks.
 
-mod http;
+mod client;
 mod pulse;
+mod server;
 mod text;
 
 use super::Control;
 use crate::config::Address;
 use crate::limits;
 use crate::metrics::{self, Process, Reloads, Sources};
-use http::{Answer, ClientId, Page, Server};
+use client::{Answer, Page};
 use mio::{Registry, Token};
 use pulse::Pulses;
+use server::{ClientId, Server};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;

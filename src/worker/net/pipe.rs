@@ -63,7 +63,7 @@ impl Pipe {
     }
 
     /// The bytes, if it is one of the net in memory.
-    pub(in crate::worker) fn memory(&mut self) -> Option<&mut VecDeque<u8>> {
+    pub(super) fn memory(&mut self) -> Option<&mut VecDeque<u8>> {
         match &mut self.0 {
             Kind::Kernel { .. } => None,
             Kind::Memory(bytes) => Some(bytes),
