@@ -168,7 +168,7 @@ impl Ledger {
     }
 
     /// Whether an exchange may have had to wait for its turn.
-    fn queued(&self, plan: &Plan, from: u64, until: u64) -> bool {
+    pub fn queued(&self, plan: &Plan, from: u64, until: u64) -> bool {
         let paused = |c: usize| self.pauses.borrow().iter().any(|p| p.0 == c && p.1 <= until && from <= p.2);
         plan.cluster.is_some_and(|c| self.rules.capped[c] || paused(c))
     }
