@@ -37,7 +37,7 @@ fn wait_queued(ringway: &Ringway, n: u64) {
 /// A client that has sent a request for this path and waits.
 fn waiting(ringway: &Ringway, path: &str) -> Client {
     let mut client = Client::to(ringway);
-    client.send(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
     client
 }
 
