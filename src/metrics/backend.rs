@@ -57,6 +57,11 @@ pub(super) const FAMILIES: &[Family<Endpoint>] = &[
         value: Value::Gauge(|e| e.cells().iter().map(|c| f64::from(c.in_flight.load(Relaxed))).sum()),
     },
     Family {
+        name: "ringway_backend_exchanges_max",
+        help: "Exchanges that it may have at once; 0 is no limit.",
+        value: Value::Gauge(|e| f64::from(e.backend().max_conns)),
+    },
+    Family {
         name: "ringway_backend_pooled_connections",
         help: "Idle connections kept to it.",
         value: Value::Gauge(|e| e.cells().iter().map(|c| f64::from(c.pooled.load(Relaxed))).sum()),

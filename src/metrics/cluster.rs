@@ -17,6 +17,16 @@ pub(super) struct Sums {
     classes: [u64; 6],
     /// Endpoints by state; none for what has no cluster.
     endpoints: Option<[u32; STATES.len()]>,
+    waits: Waits,
+}
+
+/// What is counted of requests that wait; nothing is where there is no cluster.
+#[derive(Default)]
+struct Waits {
+    paused: bool,
+    waiting: u64,
+    waited: u64,
+    retries_refused: u64,
 }
 
 /// Reasons that have a line even at 0, so that the first of them is seen as a rise.
@@ -45,6 +55,26 @@ pub(super) const FAMILIES: &[Family<Sums>] = &[
             s.endpoints.into_iter().flat_map(|counts| STATES.into_iter().zip(counts)).map(count).collect()
         }),
     },
+    Family {
+        name: "ringway_cluster_paused",
+        help: "1 while its requests wait by an operator's order.",
+        value: Value::Gauge(|s| f64::from(u8::from(s.waits.paused))),
+    },
+    Family {
+        name: "ringway_cluster_queued",
+        help: "Requests that wait for their turn now.",
+        value: Value::Gauge(|s| s.waits.waiting as f64),
+    },
+    Family {
+        name: "ringway_cluster_waited",
+        help: "Requests that have had to wait for their turn.",
+        value: Value::Counter(|s| s.waits.waited),
+    },
+    Family {
+        name: "ringway_cluster_retries_refused",
+        help: "Retries that were not made because the budget did not afford them.",
+        value: Value::Counter(|s| s.waits.retries_refused),
+    },
 ];
 
 impl Row for Sums {
@@ -61,6 +91,7 @@ impl Sums {
             reasons: std::array::from_fn(|i| sum(&|c| &c.reasons[i])),
             classes: std::array::from_fn(|i| sum(&|c| &c.classes[i])),
             endpoints: None,
+            waits: Waits::default(),
         }
     }
 }
@@ -72,7 +103,14 @@ pub(super) fn rows(snapshot: &Snapshot, cores: &[Arc<CoreStats>]) -> Vec<Sums> {
         for state in &snapshot.states[first..first + cluster.backends.len()] {
             endpoints[state.index()] += 1;
         }
-        Sums { endpoints: Some(endpoints), ..Sums::of(&cluster.name, cluster.ends.all().iter()) }
+        let cells = cluster.waits.all();
+        let waits = Waits {
+            paused: snapshot.paused.contains(&cluster.id),
+            waiting: cells.iter().map(|c| u64::from(c.waiting.load(Relaxed))).sum(),
+            waited: cells.iter().map(|c| c.waited.load(Relaxed)).sum(),
+            retries_refused: cells.iter().map(|c| c.retries_refused.load(Relaxed)).sum(),
+        };
+        Sums { endpoints: Some(endpoints), waits, ..Sums::of(&cluster.name, cluster.ends.all().iter()) }
     });
     std::iter::once(Sums::of("", cores.iter().map(|core| &core.ends))).chain(clusters).collect()
 }

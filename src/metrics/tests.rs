@@ -54,6 +54,10 @@ fn cores_add_up() {
         cell.pooled.store(4, Relaxed);
         (0..n).for_each(|i| cell.latency.add(i * 900));
         cluster.ends.core(core).add(Reason::NoBackend.index(), 503);
+        let waits = cluster.waits.core(core);
+        waits.waiting.store(n as u32, Relaxed);
+        waits.waited.store(n + 10, Relaxed);
+        waits.retries_refused.store(1, Relaxed);
         sources.cores[core].ends.add(Reason::NoRoute.index(), 404);
     }
     cells.flips[Standing::Down as usize].store(6, Relaxed);
@@ -81,6 +85,10 @@ fn cores_add_up() {
     assert_eq!(exchanges(r#"cluster="""#, r#"reason="NO_ROUTE""#), 2.0);
     assert_eq!(value(&text, "ringway_responses_total", &[r#"cluster="c0""#, r#"class="5xx""#]), 2.0);
     assert_eq!(value(&text, "ringway_cluster_endpoints", &[r#"cluster="c0""#, r#"state="down""#]), 1.0);
+    let of_cluster = |name| value(&text, name, &[r#"cluster="c0""#]);
+    assert_eq!((of_cluster("ringway_cluster_queued"), of_cluster("ringway_cluster_waited_total")), (12.0, 32.0));
+    assert_eq!(of_cluster("ringway_cluster_retries_refused_total"), 2.0);
+    assert_eq!((of_cluster("ringway_cluster_paused"), of("ringway_backend_exchanges_max", &[])), (0.0, 0.0));
     assert_eq!(value(&text, "ringway_cluster_endpoints", &[r#"cluster="c1""#, r#"state="up""#]), 0.0);
 }
 

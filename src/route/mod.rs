@@ -1,6 +1,6 @@
 //! Names to backends, as pure data and functions: the table (`table`), the choice of a backend (`balance`), what a
-//! backend's state means (`health`), how many exchanges it may have at once (`permits`, `waits`); and the cells in which
-//! cores count (`counts`, `histogram`). Knows nothing of HTTP
+//! backend's state means (`health`) and how many exchanges it may have at once (`permits`); and the cells in which cores
+//! count (`counts`, `waits`, `histogram`). Knows nothing of HTTP
 //! messages.
 
 pub mod balance;

@@ -276,12 +276,15 @@ impl<N: Net> Core<N> {
     }
 
     fn look_at_snapshot(&self) {
-        let table = self.reader.view().table.clone();
+        let known = |view: Rc<View>| (view.epoch, Arc::as_ptr(&view.table));
+        let (epoch, table) = known(self.view());
         let now = || self.stats.epoch_at_us.store(self.net.now_us(), Ordering::Relaxed);
-        if let Some(old) = self.reader.look(&self.stats.epoch, now) {
-            self.retired.borrow_mut().push(old);
-            self.queues.changed(!Arc::ptr_eq(&self.reader.view().table, &table));
+        let old = self.reader.look(&self.stats.epoch, now);
+        let current = known(self.view());
+        if current.0 != epoch {
+            self.queues.changed(current.1 != table);
         }
+        self.retired.borrow_mut().extend(old);
         self.retire();
     }
 
