@@ -6,6 +6,7 @@ use super::plan::{Manner, Plan};
 use super::wire::{self, Ended, Framing, Head, Reader};
 use ringway::limits;
 use ringway::route::Endpoint;
+use ringway::route::table::Policy;
 use ringway::worker::net::mem::{Mem, MemStream};
 use ringway::worker::net::{How, Net, Stream};
 use std::cell::{Cell, RefCell};
@@ -362,7 +363,9 @@ impl Client {
         let rules = &self.ledger.rules;
         let policy = plan.cluster.map(|c| &rules.policies[c]);
         let client = policy.map_or(0, |p| p.client_body_timeout).max(rules.client_body_timeout);
-        let backend = policy.map_or(0, |p| (p.retries + 1) * (p.connect_timeout + 1) + p.head_timeout + p.body_timeout);
+        // Each attempt may have to wait for its turn.
+        let attempt = |p: &Policy| p.connect_timeout + 1 + p.queue_timeout + 2;
+        let backend = policy.map_or(0, |p| (p.retries + 1) * attempt(p) + p.head_timeout + p.body_timeout);
         self.mem.sleep_us(u64::from(backend + client + 8) * 1_000_000).await;
         let blocked = plan.download() > 2 * self.pipe_bytes && policy.is_some();
         // Where there is no room, it may still wait to be accepted.
