@@ -14,6 +14,9 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// How far the check of a config steps back (nice): on a core that is busy with a worker it gets about a tenth.
+const PRIORITY: i32 = 10;
+
 /// What runs, as text.
 #[derive(Clone, Debug)]
 pub struct Running {
@@ -196,7 +199,7 @@ pub(super) fn work_out(
 ) -> io::Result<Receiver<Result<Box<Checked>, Error>>> {
     let (sender, receiver) = bounded(1);
     std::thread::Builder::new().name("ringway-config".into()).spawn(move || {
-        machine::lower_priority();
+        machine::step_back(PRIORITY);
         // Whoever wanted it may have given up.
         let _ = sender.send(running.with(wanted, machine).map(Box::new));
         ring();

@@ -194,6 +194,16 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
+    fn bytes_that_pass_unseen_count() {
+        let mut body = Body::new(Framing::Length(10));
+        assert_eq!(body.decode(&mut [0; 3]).map(|piece| piece.consumed), Ok(3));
+        body.pass(5);
+        assert_eq!((body.remaining(), body.payload_bytes(), body.is_done()), (Some(2), 8, false));
+        body.pass(2);
+        assert!(body.is_done() && body.complete_at_eof());
+    }
+
+    #[test]
     fn prefixes() {
         let mut room = [0; CHUNK_PREFIX_MAX];
         for (n, text) in [(1, "1\r\n"), (16, "10\r\n"), (0xabcdef, "abcdef\r\n"), (usize::MAX, "ffffffffffffffff\r\n")]

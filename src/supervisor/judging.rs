@@ -137,7 +137,7 @@ impl Supervisor {
         self.note(id, What::Down, why)
     }
 
-    /// Notes a fault of the last one that is up. One that keeps failing is told of as often as it would be if it could be
+    /// Notes a fault of the last one that is up, and has the others probed at once. One that keeps failing is told of as often as it would be if it could be
     /// held down.
     fn keep_up(&mut self, id: BackendId, why: String, cluster: &Cluster, now: u64) -> Option<Note> {
         let entry = entry_of(self, id)?;
@@ -146,6 +146,12 @@ impl Supervisor {
             return None;
         }
         entry.kept_up = Some((now, why.clone()));
+        // Now that nobody is well, whoever is well again is wanted before its time.
+        for other in cluster.backends.iter().map(|b| b.id) {
+            if matches!(self.entries[&other].health, Health::Held { .. }) && !self.is_in_maintenance(other) {
+                self.prove(other, now);
+            }
+        }
         Some(self.note(id, What::KeptUp, why))
     }
 

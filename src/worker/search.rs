@@ -12,6 +12,7 @@ use crate::exchange::{Exchange, Next, Reason, Trouble};
 use crate::http::Method;
 use crate::http::framing::Framing;
 use crate::route::balance::{Ask, Pick, Tried};
+use crate::route::health::Standing;
 use std::future::poll_fn;
 use std::ops::Deref;
 use std::rc::Rc;
@@ -257,11 +258,30 @@ impl<N: Net> Core<N> {
             ask.tried = if pick.is_some() { &avoided } else { tried };
         }
         let pick = pick.or_else(|| cluster.balancer.borrow_mut().pick(&cluster.shared, &view.states, ask));
-        let Some(pick) = pick else { return Choice::Nobody };
+        let Some(pick) = pick else { return self.last_resort(cluster, &view, tried) };
         match cluster.backends[pick.index].enter() {
             Some(occupied) => booked(pick, occupied),
             None => self.choose_another(cluster, &view, ask, pick),
         }
+    }
+
+    /// Everyone that is up was tried in vain. One that is held down may be well again long before its probe, and asking it
+    /// is better than failing; first attempts never come here.
+    #[cold]
+    fn last_resort(&self, cluster: &LocalCluster<N::Stream>, view: &View, tried: &Tried) -> Choice<N::Stream> {
+        let (count, begin) = (cluster.backends.len(), self.random() as usize);
+        for index in (0..count).map(|i| (begin % count + i) % count) {
+            let state = view.states.get(cluster.shared.first_state + index);
+            let held_down = state.is_some_and(|state| state.standing == Standing::Down);
+            if held_down
+                && !tried.is_empty()
+                && !tried.has(index)
+                && let Some(occupied) = cluster.backends[index].enter()
+            {
+                return booked(Pick { index, fail_open: true }, occupied);
+            }
+        }
+        Choice::Nobody
     }
 
     /// The same where the first pick has as many exchanges as it may.

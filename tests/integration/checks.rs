@@ -65,7 +65,7 @@ on_both_drivers! {
         let count = AtomicUsize::new(0);
         let flaky = Origin::new(move |c| {
             c.serve(|_| {
-                let bad = count.fetch_add(1, Ordering::SeqCst) % 3 == 0;
+                let bad = count.fetch_add(1, Ordering::SeqCst).is_multiple_of(3);
                 Some(if bad { b"HTTP/1.1 502 No\r\nContent-Length: 0\r\n\r\n".to_vec() } else { ok("fine") })
             })
         });

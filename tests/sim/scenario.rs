@@ -13,7 +13,7 @@ use ringway::event::{CoreStats, FromWorker, ToWorker};
 use ringway::limits;
 use ringway::publish::{Publisher, Snapshot};
 use ringway::route::counts::ClusterEnds;
-use ringway::route::health::{Cells, Standing, State};
+use ringway::route::health::{Cells, CoreCell, Standing, State};
 use ringway::route::health_policy::{HealthPolicy, StatusSet};
 use ringway::route::table::{self, Balance, Cluster, Hash, HashBy, NewRoute, Policy, RouteTable};
 use ringway::route::waits::{WaitCell, Waits};
@@ -764,8 +764,10 @@ impl Endpointed {
     }
 }
 
+/// Requests sent to an endpoint, but for the retries that had nobody left who is up: those may go to one that is down.
 fn requests(cells: &Cells) -> u64 {
-    cells.all().iter().map(|cell| cell.requests.load(Ordering::Relaxed)).sum()
+    let of = |cell: &CoreCell| cell.requests.load(Ordering::Relaxed) - cell.fail_open.load(Ordering::Relaxed);
+    cells.all().iter().map(of).sum()
 }
 
 fn snapshot(

@@ -32,7 +32,7 @@ impl Writer {
         let (orders, from_control) = bounded::<Sources>(1);
         let (to_control, texts) = bounded(1);
         std::thread::Builder::new().name("ringway-metrics".into()).spawn(move || {
-            machine::step_back();
+            machine::step_back(19);
             let mut bytes = 0;
             while let Ok(sources) = from_control.recv() {
                 let text = write(sources, bytes);

@@ -82,12 +82,6 @@ pub fn group_id(group: &str) -> io::Result<u32> {
     gid.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("there is no group {group:?}")))
 }
 
-/// Gives nearly every other thread of the machine precedence over this one; a failure changes nothing.
-pub fn lower_priority() {
-    // SAFETY: touches no memory; to the kernel process 0 is the calling thread.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 15) };
-}
-
 /// Binds this thread to one core.
 pub fn pin(core: usize) -> io::Result<()> {
     if core >= libc::CPU_SETSIZE as usize {
@@ -102,10 +96,11 @@ pub fn pin(core: usize) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Lets every other thread of this machine go before this one. What the kernel refuses is left as it is.
-pub fn step_back() {
+/// Lets every other thread of this machine go before this one: `nice` from 1, somewhat (each step costs it a fifth of its
+/// share of a busy core), to 19. What the kernel refuses is left as it is.
+pub fn step_back(nice: i32) {
     // SAFETY: a plain call; for Linux, process 0 is the calling thread.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
 }
 
 /// Raises the limit of open descriptors to its hard one and returns it.
