@@ -137,8 +137,8 @@ impl Supervisor {
         self.note(id, What::Down, why)
     }
 
-    /// Notes a fault of the last one that is up, and has the others probed at once. One that keeps failing is told of as often as it would be if it could be
-    /// held down.
+    /// Notes a fault of the last one that is up, and has the others probed at once. One that keeps failing is told of as often
+    /// as it would be if it could be held down.
     fn keep_up(&mut self, id: BackendId, why: String, cluster: &Cluster, now: u64) -> Option<Note> {
         let entry = entry_of(self, id)?;
         let again = u64::from(cluster.policy.health.hold_down) * 1000;
