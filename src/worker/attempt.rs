@@ -12,7 +12,7 @@ use crate::exchange::{Exchange, Next, Reason, Trouble};
 use crate::http::body::{Body, CHUNK_PREFIX_MAX, Encoding, chunk_prefix};
 use crate::http::framing::Framing;
 use crate::http::head::{HeadScan, ResponseHead, Scan};
-use crate::http::reject::{Failure, Fault};
+use crate::http::reject::Failure;
 use crate::http::rewrite::{self, RequestRewrite, ResponseRewrite};
 use crate::http::{Version, persist};
 use crate::limits;
@@ -502,16 +502,14 @@ async fn final_head<N: Net, C: Stream>(
                 if let Err(failure) = head.parse(&buf.filled()[..bytes], request.method) {
                     break Trouble::BadHead(failure);
                 }
-                if head.status == 101 && !head.switches_to(&buf.filled()[..bytes], request.upgrade.of(flow.request)) {
-                    break Trouble::BadHead(Failure { fault: Fault::UnsolicitedUpgrade, at: 0 });
+                let asked = request.upgrade.of(flow.request);
+                if let Err(failure) = head.in_place(&buf.filled()[..bytes], asked, interims) {
+                    break Trouble::BadHead(failure);
                 }
                 if !head.is_interim() {
                     return Ok(buf);
                 }
                 interims += 1;
-                if interims > limits::INTERIM_RESPONSES_MAX {
-                    break Trouble::BadHead(Failure { fault: Fault::TooManyInterim, at: 0 });
-                }
                 if request.version == Version::Http11 {
                     flow.answering.set(true);
                     if !interim(turn, head, &buf, tally).await {
