@@ -26,4 +26,5 @@ pub mod ctl;
 pub mod demo;
 pub mod doctor;
 pub mod metrics;
+pub mod parse;
 pub mod worker;

@@ -8,6 +8,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("http", &[]),
     ("route", &[]),
     ("sync", &[]),
+    ("parse", &["http"]),
     ("publish", &["route", "config", "sync"]),
     ("config", &["http", "route"]),
     ("failures", &[]),
