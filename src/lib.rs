@@ -15,6 +15,7 @@ pub mod config;
 pub mod event;
 pub mod exchange;
 pub mod failures;
+pub mod malformed;
 
 pub mod publish;
 pub mod supervisor;

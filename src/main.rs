@@ -248,12 +248,16 @@ fn control(Ctl { socket, json, command }: Ctl) -> i32 {
         Ok(socket) => socket,
         Err(why) => return complain(&format!("ringway ctl: {why}"), FAILED),
     };
-    let Asked { command, part, file } = match command.asked() {
+    let Asked { command, part, file, save } = match command.asked() {
         Ok(asked) => asked,
         Err(why) => return complain(&format!("ringway ctl: {why}"), FAILED),
     };
     let form = if json { ctl::Form::Json } else { ctl::Form::Text };
-    match ctl::run(&socket, command, part, form, &file) {
+    let answered = match save {
+        Some(dir) => ctl::save::errors(&socket, &dir, form),
+        None => ctl::run(&socket, command, part, form, &file),
+    };
+    match answered {
         Ok(text) => print(&text),
         Err(ctl::Failure::Config(why)) => complain(&why, BAD_CONFIG),
         Err(ctl::Failure::Other(why)) => complain(&format!("ringway ctl: {why}"), FAILED),

@@ -315,7 +315,7 @@ impl Reader<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
@@ -392,8 +392,9 @@ mod tests {
         assert_eq!((refusal.status, refusal.at), (502, 40));
     }
 
-    fn a_stream() -> impl Strategy<Value = Vec<u8>> {
-        let parts: [&[u8]; 12] = [
+    /// Pieces of messages, in any order.
+    pub(crate) fn a_stream() -> impl Strategy<Value = Vec<u8>> {
+        let parts: [&[u8]; 17] = [
             b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
             b"POST / HTTP/1.1\r\nHost: a\r\n",
             b"HTTP/1.1 200 OK\r\n",
@@ -406,6 +407,11 @@ mod tests {
             b"\n",
             b" ",
             b"\0",
+            b"\r",
+            b"X : y\r\n",
+            b"Cookie: a=b",
+            b"http://u:p@h/ ",
+            b"\x16\x03",
         ];
         let part = proptest::sample::select(parts.to_vec());
         proptest::collection::vec(part, 0..12).prop_map(|parts| parts.concat())

@@ -19,6 +19,7 @@ mod pipes;
 mod pool;
 mod pulse;
 mod queue;
+mod refused;
 mod relay;
 mod search;
 mod session;
