@@ -68,7 +68,7 @@ fn the_command_says_the_same() {
         text.contains("request 1 at byte 0: accepted") && text.contains("REFUSED, 400 space-before-colon"),
         "{text}"
     );
-    assert!(text.contains("byte 59: Host : shop.test") && text.contains("RFC 9112 section 5.1"), "{text}");
+    assert!(text.contains("byte 57: Host : shop.test") && text.contains("RFC 9112 section 5.1"), "{text}");
     let out = cli(&["parse", "--response", "response/interim-then-final.accepted", "--json"], &dir);
     assert_eq!(out.status.code(), Some(0), "{}", lossy(&out.stderr));
     let shown: Value = serde_json::from_slice(&out.stdout).expect("JSON");
@@ -85,7 +85,7 @@ fn the_command_says_the_same() {
 
 /// What `ctl errors` tells of refused messages, the newest first.
 fn told(ringway: &Ringway, args: &[&str]) -> Vec<Value> {
-    let out = ringway.ctl(&[&["errors", "--json"], args].concat());
+    let out = ringway.ctl(&[&["errors", "--json"][..], args].concat());
     assert!(out.status.success(), "{}", lossy(&out.stderr));
     let all: Value = serde_json::from_slice(&out.stdout).expect("JSON");
     all["malformed"].as_array().expect("a list").clone()
