@@ -276,8 +276,11 @@ impl Reader<'_> {
             match body.decode(&mut piece.to_vec()) {
                 Ok(decoded) => read += decoded.consumed,
                 Err(fault) => {
-                    let fault = (fault.fault, read + fault.at);
-                    return self.refused(status, fault, Some(head), body.payload_bytes());
+                    let status = match head.start {
+                        Start::Request { .. } => fault.fault.status(),
+                        Start::Response { .. } => 502,
+                    };
+                    return self.refused(status, (fault.fault, read + fault.at), Some(head), body.payload_bytes());
                 }
             }
         }
@@ -388,6 +391,8 @@ pub(crate) mod tests {
             let refusal = parse(&far[..cut], Side::Client).refusal().expect("truncated");
             assert_eq!((refusal.status, refusal.reason, refusal.at), (400, "truncated", cut));
         }
+        let trailer = [&head[..], &b"0\r\nX: "[..], &[b'a'; 10_000]].concat();
+        assert_eq!(parse(&trailer, Side::Client).refusal().map(|refusal| refusal.status), Some(431));
         let refusal = parse(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhi", GET).refusal().expect("truncated");
         assert_eq!((refusal.status, refusal.at), (502, 40));
     }

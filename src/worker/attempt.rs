@@ -338,7 +338,7 @@ fn compose<N: Net, C: Stream>(
         Ok(piece) => piece,
         Err(fault) => {
             turn.keep_body(&buf.filled()[..head.bytes], body, fault, here);
-            return Err((400, Reason::Rejected(fault.fault)));
+            return Err((fault.fault.status(), Reason::Rejected(fault.fault)));
         }
     };
     if body.payload_bytes() > body_max {

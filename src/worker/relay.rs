@@ -174,7 +174,7 @@ pub(super) async fn upload<N: Net, C: Stream>(
             Ok(piece) => piece,
             Err(fault) => {
                 turn.keep_body(flow.request, &body, fault, buf.filled());
-                break (400, Reason::Rejected(fault.fault));
+                break (fault.fault.status(), Reason::Rejected(fault.fault));
             }
         };
         if body.payload_bytes() > flow.body_max {

@@ -110,6 +110,27 @@ fn judged_again(one: &Value) -> (Value, Value, Value) {
 }
 
 on_both_drivers! {
+    fn the_wire_says_the_same(driver) {
+        let origin = Origin::echo();
+        let ringway = Ringway::before(driver, &[&origin]);
+        for file in files("request") {
+            let Some(wanted) = wanted(&name(&file)) else { continue };
+            let status = wanted.split_once('.').map_or("200", |(status, _)| status);
+            let bytes = fs::read(&file).expect("the file");
+            let mut client = Client::to(&ringway);
+            // Who is refused while it still sends may find the connection reset.
+            let _ = client.try_send(&bytes);
+            client.fin();
+            let (answers, _) = client.rest(seconds(10));
+            let answers = lossy(&answers);
+            let begins = |text: &&str| text.starts_with(|first: char| first.is_ascii_digit());
+            let answered: Vec<&str> = answers.split("HTTP/1.1 ").filter(begins).collect();
+            assert!(answered.last().is_some_and(|last| last.starts_with(status)), "{}: {answers}", name(&file));
+            let seen = parse(&bytes, Side::Client).messages.len();
+            assert_eq!(answered.len(), seen, "{}: {answers}", name(&file));
+        }
+    }
+
     fn what_is_refused_is_kept_and_can_be_saved(driver) {
         let origin = Origin::new(|conn| {
             conn.serve(|request| match request.target().as_str() {
