@@ -55,6 +55,8 @@ mod phases;
 
 mod limits;
 
+mod parking;
+
 mod metrics;
 
 mod death;
