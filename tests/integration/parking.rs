@@ -3,7 +3,7 @@
 use crate::client::{Client, End};
 use crate::harness::{Driver, Ringway, config_of, eventually, millis, on_both_drivers, seconds};
 use crate::origin::Origin;
-use crate::settings::{CLIENT_IDLE, CONNECTIONS, DRAIN, set};
+use crate::settings::{CLIENT_HEAD, CLIENT_IDLE, CONNECTIONS, DRAIN, set};
 use serde_json::Value;
 
 const MANY: usize = ringway::limits::PARK_FROM + 200;
@@ -36,6 +36,8 @@ fn is_closed(client: &mut Client) -> bool {
 fn start(driver: Driver, change: impl FnOnce(&mut Value)) -> (Origin, Ringway) {
     let origin = Origin::saying("ok");
     let mut config = config_of(&[&origin]);
+    // On a busy machine the crowd takes its time to come.
+    set(&mut config, CLIENT_HEAD, "60s");
     change(&mut config);
     let ringway = Ringway::start(driver, config);
     (origin, ringway)
@@ -68,10 +70,10 @@ on_both_drivers! {
     }
 
     fn parked_connections_have_their_deadline(driver) {
-        let (_origin, ringway) = start(driver, |c| set(c, CLIENT_IDLE, "2s"));
+        let (_origin, ringway) = start(driver, |c| set(c, CLIENT_IDLE, "6s"));
         let mut clients: Vec<Client> = crowd(&ringway).into_iter().step_by(2).collect();
         for client in &mut clients {
-            assert_eq!(client.rest(seconds(6)), (Vec::new(), End::Fin));
+            assert_eq!(client.rest(seconds(12)), (Vec::new(), End::Fin));
         }
         let mut late = Client::to(&ringway);
         assert_eq!(late.get("/").status, 200);
@@ -86,7 +88,8 @@ on_both_drivers! {
         }
         assert!(idle(&ringway) <= MANY as u64 + 1);
         let closed = clients.iter_mut().map(is_closed).filter(|closed| *closed).count();
-        assert!((20..150).contains(&closed), "{closed}");
+        // As many as came, and at most a batch more.
+        assert!((19..60).contains(&closed), "{closed}");
     }
 
     fn a_drain_ends_parked_connections(driver) {

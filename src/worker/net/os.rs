@@ -291,7 +291,7 @@ impl Os {
     /// Takes a connected socket; makes it non-blocking.
     pub fn stream(&self, fd: OwnedFd) -> io::Result<OsStream> {
         SockRef::from(&fd).set_nonblocking(true)?;
-        Ok(OsStream::new(fd)?)
+        OsStream::new(fd)
     }
 
     async fn connect_ip(&self, to: SocketAddr, started: impl FnOnce(Handle)) -> io::Result<OsStream> {
@@ -327,7 +327,7 @@ impl Os {
             }
             _ => e,
         })?;
-        Ok(OsStream::new(socket.into())?)
+        OsStream::new(socket.into())
     }
 }
 
