@@ -5,6 +5,7 @@
 
 use crate::config::ListenerId;
 use crate::failures::Failures;
+use crate::malformed::Malformed;
 use crate::publish::Snapshot;
 use crate::route::counts::Ends;
 use crate::route::histogram::Histogram;
@@ -160,6 +161,8 @@ pub struct CoreStats {
     pub buffers: AtomicU64,
     /// The latest exchanges that went wrong.
     pub failures: Failures,
+    /// The latest messages that were refused.
+    pub malformed: Malformed,
     /// Attempts that went out on a pooled connection.
     pub pool_hits: AtomicU64,
     /// Attempts that found none they could use.

@@ -154,6 +154,17 @@ pub const CONTROL_CLIENTS_MAX: usize = 64;
 pub const FAILURES_KEPT: usize = 256;
 /// See [`FAILURES_KEPT`].
 pub const FAILURE_TEXT_BYTES_MAX: usize = 128;
+/// Refused messages that each core keeps of one kind (reason and side).
+pub const MALFORMED_PER_KIND: usize = 4;
+/// Bytes of all of them together.
+pub const MALFORMED_BYTES_MAX: usize = 256 * 1024;
+/// Bytes that are kept behind the fault of a message in which no end of a head was found: up to the end of the line, and no
+/// more than this.
+pub const MALFORMED_CONTEXT_BYTES: usize = 128;
+/// Bytes of each name that is kept with one.
+pub const MALFORMED_TEXT_BYTES_MAX: usize = 128;
+/// Bytes of refused messages in one answer on the control socket; of those beyond it, only the place is told.
+pub const MALFORMED_ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Largest weight of a backend.
 pub const WEIGHT_MAX: u32 = 65_535;
 /// Patches over the config file that are remembered one by one; the older half of more is taken together.

@@ -20,6 +20,7 @@ mod pipes;
 mod pool;
 mod pulse;
 mod queue;
+mod refused;
 mod relay;
 mod search;
 mod session;

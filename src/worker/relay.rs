@@ -14,6 +14,7 @@ use crate::access_log::Phase;
 use crate::exchange::Reason;
 use crate::http::body::{Body, CHUNK_PREFIX_MAX, Decoded, Encoding, chunk_prefix};
 use crate::limits;
+use crate::malformed::{Kept, Side};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
@@ -171,7 +172,10 @@ pub(super) async fn upload<N: Net, C: Stream>(
         fair(core, &mut turn_bytes, buf.len()).await;
         let piece = match body.decode(buf.filled_mut()) {
             Ok(piece) => piece,
-            Err(fault) => break (400, Reason::Rejected(fault.fault)),
+            Err(fault) => {
+                turn.keep_body(flow.request, &body, fault, buf.filled());
+                break (400, Reason::Rejected(fault.fault));
+            }
         };
         if body.payload_bytes() > flow.body_max {
             break (413, Reason::BodyTooLarge);
@@ -312,6 +316,8 @@ pub(super) enum Delivered {
     Whole { clean: bool },
     /// Cut short, for this reason.
     Cut(Reason),
+    /// Cut short, since its coding is malformed.
+    Malformed(Box<Kept>),
 }
 
 /// A response whose head is judged: the head and the first piece of the body, framed, stand in the buffer.
@@ -399,7 +405,11 @@ pub(super) async fn deliver<N: Net, C: Stream>(
         fair(core, &mut turn_bytes, buf.len()).await;
         let piece = match body.decode(buf.filled_mut()) {
             Ok(piece) => piece,
-            Err(fault) => break Reason::BadResponse(fault.fault),
+            Err(fault) => {
+                let kept = Kept::of_body(Side::Backend, None, &body, fault, buf.filled());
+                core.buffers.put(buf);
+                return Delivered::Malformed(Box::new(kept));
+            }
         };
         clean = piece.consumed == buf.len();
         ended = body.is_done();

@@ -370,7 +370,10 @@ impl<N: Net, C: Stream> Turn<'_, N, C> {
     /// Answers a request that never became an exchange.
     async fn refuse(&self, asked: Asked, buf: Buf, tally: &mut Tally<N::Stream>) -> After {
         let (status, reason) = match asked {
-            Asked::Rejected(reject) => (reject.status, Reason::Rejected(reject.fault)),
+            Asked::Rejected(reject) => {
+                self.keep_request(buf.filled(), reject.fault, reject.at);
+                (reject.status, Reason::Rejected(reject.fault))
+            }
             Asked::Timeout => (408, Reason::ClientTimeout),
             _ if self.slot.drained() => (503, Reason::Drained),
             _ => (400, Reason::ClientTruncated),

@@ -15,6 +15,8 @@ mod framing;
 
 mod smuggling;
 
+mod malformed;
+
 mod keepalive;
 
 mod bodies;
