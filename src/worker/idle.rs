@@ -1,7 +1,7 @@
 //! The room of idle connections: those that wait for their next (or first) request and hold no buffer.
 //!
-//! An entry is 12 bytes; the connection itself waits in its own small task. (Later they are parked in an epoll set above
-//! some number; that stays inside this room.)
+//! An entry is 12 bytes; the connection itself waits in its own small task. Beyond some number they are in
+//! [`super::parking`] instead.
 
 use super::net::{Handle, How, Net};
 use slab::Slab;

@@ -15,6 +15,7 @@ mod deadlines;
 mod idle;
 mod log;
 pub mod net;
+mod parking;
 mod pipes;
 mod pool;
 mod pulse;
@@ -81,8 +82,14 @@ impl ConnInfo {
 pub trait Gate<N: Net>: Clone + 'static {
     /// The streams that sessions get.
     type Stream: net::Stream;
+    /// What of such a stream is not the net's, and kept while it is parked.
+    type Rest: 'static;
     /// Admits a connection; `None` closes it.
     async fn admit(&self, stream: N::Stream, info: ConnInfo) -> Option<(Self::Stream, ConnInfo)>;
+    /// Takes an idle stream apart, to be parked; one that has bytes for a `recv` itself (read ahead) must come back.
+    fn take_apart(&self, stream: Self::Stream) -> Result<(N::Stream, Self::Rest), Self::Stream>;
+    /// Undoes [`Gate::take_apart`].
+    fn put_together(&self, stream: N::Stream, rest: Self::Rest) -> Self::Stream;
 }
 
 /// The gate that changes nothing: clear text.
@@ -91,8 +98,15 @@ pub struct Plain;
 
 impl<N: Net> Gate<N> for Plain {
     type Stream = N::Stream;
+    type Rest = ();
     async fn admit(&self, stream: N::Stream, info: ConnInfo) -> Option<(N::Stream, ConnInfo)> {
         Some((stream, info))
+    }
+    fn take_apart(&self, stream: N::Stream) -> Result<(N::Stream, ()), N::Stream> {
+        Ok((stream, ()))
+    }
+    fn put_together(&self, stream: N::Stream, (): ()) -> N::Stream {
+        stream
     }
 }
 
@@ -141,6 +155,8 @@ pub struct Core<N: Net> {
     ring_core: Rc<dyn Fn(usize)>,
     listeners: RefCell<Vec<(ListenerId, Rc<N::Listener>)>>,
     connections: Cell<usize>,
+    /// Those of them that are parked.
+    parked: Cell<usize>,
     /// Listeners that are accepted on.
     accepting: Cell<usize>,
     drain: Cell<Option<Drain>>,
@@ -165,6 +181,7 @@ pub async fn run<N: Net, G: Gate<N>>(net: N, gate: G, links: Links, listeners: V
         welcome.listen(id, listener);
     }
     core.net.spawn(messages(core.clone(), welcome.clone()));
+    core.net.spawn(welcome.clone().unpark());
     core.net.spawn(ticks(core.clone(), welcome));
     core.drained().await;
     core.log.borrow_mut().flush();
@@ -231,7 +248,7 @@ where
     loop {
         let now = core.net.tick().await;
         core.tick(now);
-        welcome.trim();
+        welcome.tick(now).await;
     }
 }
 
@@ -254,6 +271,7 @@ impl<N: Net> Core<N> {
             ring_core: links.ring_core,
             listeners: RefCell::default(),
             connections: Cell::new(0),
+            parked: Cell::new(0),
             accepting: Cell::new(0),
             drain: Cell::new(None),
             cut: Cell::new(0),
@@ -329,7 +347,7 @@ impl<N: Net> Core<N> {
         stats.busy_permille.store(beat.busy_permille, Ordering::Relaxed);
         stats.ticks.store(now, Ordering::Relaxed);
         stats.connections.store(self.connections.get() as u64, Ordering::Relaxed);
-        stats.idle.store(self.idle.len() as u64, Ordering::Relaxed);
+        stats.idle.store((self.idle.len() + self.parked.get()) as u64, Ordering::Relaxed);
         stats.pooled.store(pooled as u64, Ordering::Relaxed);
         let buffers = self.buffers.in_use(buffers::Class::Small) + self.buffers.in_use(buffers::Class::Large);
         stats.buffers.store(buffers as u64, Ordering::Relaxed);

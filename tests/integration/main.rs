@@ -57,6 +57,8 @@ mod phases;
 
 mod limits;
 
+mod parking;
+
 mod metrics;
 
 mod death;

@@ -721,9 +721,9 @@ impl Control {
 
     fn check_end(&self) {
         let counts = self.mem.counts();
-        // Of a drained core its clock and its doorbell are left.
+        // Of a drained core its clock, its doorbell and its parking lot are left.
         let cores = self.cores.len();
-        if (counts.streams, counts.tasks, counts.operations) != (0, 2 * cores, 2 * cores) {
+        if (counts.streams, counts.tasks, counts.operations) != (0, 3 * cores, 3 * cores) {
             self.ledger.violation(format!("{counts:?} is left of {cores} cores"));
         }
         if counts.stale_handles + counts.bytes_lost > 0 {

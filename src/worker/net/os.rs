@@ -4,6 +4,7 @@
 //! Every descriptor, TCP, Unix, eventfd or timerfd, is driven through monoio's `UnixStream`: it wraps any descriptor, and
 //! its operations never look at the family. So one type serves both families, and both drivers.
 
+use super::park::{Known, ParkingLot};
 use super::pipe::Pipe;
 use super::{Accepted, Handle, How, Net, Stream};
 use crate::limits;
@@ -61,12 +62,14 @@ struct Driven {
     io: ManuallyDrop<UnsafeCell<UnixStream>>,
     /// Operations that were begun and whose futures have not ended. One dropped half-way stays counted for ever.
     under_way: Cell<u32>,
+    /// Of a stream: whether the parking lot has it in its set.
+    known: Known,
 }
 
 impl Driven {
     fn new(fd: OwnedFd) -> io::Result<Driven> {
         let io = UnixStream::from_std(fd.into())?;
-        Ok(Driven { io: ManuallyDrop::new(UnsafeCell::new(io)), under_way: Cell::new(0) })
+        Ok(Driven { io: ManuallyDrop::new(UnsafeCell::new(io)), under_way: Cell::new(0), known: Known::No })
     }
 
     fn io(&self) -> &UnixStream {
@@ -84,6 +87,15 @@ impl Driven {
 
     fn end(&self) {
         self.under_way.set(self.under_way.get() - 1);
+    }
+
+    /// Takes the descriptor back from the driver. No operation may be under way.
+    fn into_fd(self) -> OwnedFd {
+        let mut driven = ManuallyDrop::new(self);
+        // SAFETY: as in `drop`, which does not follow.
+        let io = unsafe { ManuallyDrop::take(&mut driven.io) }.into_inner();
+        // SAFETY: `into_raw_fd` gives up the ownership of an open descriptor.
+        unsafe { OwnedFd::from_raw_fd(io.into_raw_fd()) }
     }
 
     // `readable` with `false`: the epoll driver answers the relaxed one from a stale flag and would spin.
@@ -152,7 +164,7 @@ impl AsFd for Driven {
 
 impl Drop for Driven {
     fn drop(&mut self) {
-        // SAFETY: taken once, here, and not touched afterwards.
+        // SAFETY: taken once, here or in `into_fd` after which there is no drop, and not touched afterwards.
         let io = unsafe { ManuallyDrop::take(&mut self.io) }.into_inner();
         // `into_raw_fd` panics while an operation shares the descriptor, which only one dropped half-way can do: then
         // monoio cancels it and closes when the kernel is done with it.
@@ -165,6 +177,12 @@ impl Drop for Driven {
 
 /// A TCP or Unix stream.
 pub struct OsStream(Driven);
+
+impl OsStream {
+    fn new(fd: OwnedFd) -> io::Result<OsStream> {
+        Ok(OsStream(Driven::new(fd)?))
+    }
+}
 
 impl Stream for OsStream {
     async fn readable(&self) -> io::Result<()> {
@@ -248,6 +266,9 @@ pub struct Os(Rc<Core>);
 struct Core {
     timer: Driven,
     bell: Driven,
+    lot: ParkingLot,
+    /// The lot's own descriptor, to wait for.
+    lot_io: Driven,
     began_us: u64,
 }
 
@@ -255,7 +276,9 @@ impl Os {
     /// Starts the core's clock; the runtime must be running.
     pub(super) fn new(bell: &Bell) -> io::Result<Os> {
         let (timer, began_us) = second_timer()?;
-        let core = Core { timer: Driven::new(timer)?, bell: Driven::new(bell.0.try_clone()?)?, began_us };
+        let (lot, lot_io) = ParkingLot::new()?;
+        let (timer, bell) = (Driven::new(timer)?, Driven::new(bell.0.try_clone()?)?);
+        let core = Core { timer, bell, lot, lot_io: Driven::new(lot_io)?, began_us };
         Ok(Os(Rc::new(core)))
     }
 
@@ -268,7 +291,7 @@ impl Os {
     /// Takes a connected socket; makes it non-blocking.
     pub fn stream(&self, fd: OwnedFd) -> io::Result<OsStream> {
         SockRef::from(&fd).set_nonblocking(true)?;
-        Ok(OsStream(Driven::new(fd)?))
+        OsStream::new(fd)
     }
 
     async fn connect_ip(&self, to: SocketAddr, started: impl FnOnce(Handle)) -> io::Result<OsStream> {
@@ -304,13 +327,14 @@ impl Os {
             }
             _ => e,
         })?;
-        Ok(OsStream(Driven::new(socket.into())?))
+        OsStream::new(socket.into())
     }
 }
 
 impl Net for Os {
     type Stream = OsStream;
     type Listener = OsListener;
+    type Parked = OwnedFd;
 
     fn adopt(&self, fd: OwnedFd) -> io::Result<OsListener> {
         self.listener(fd)
@@ -325,7 +349,7 @@ impl Net for Os {
             }
             for _ in 0..limits::ACCEPT_BATCH {
                 match accept_one(listener.io.fd()) {
-                    Ok((fd, peer)) => out.push(Accepted { stream: OsStream(Driven::new(fd)?), peer }),
+                    Ok((fd, peer)) => out.push(Accepted { stream: OsStream::new(fd)?, peer }),
                     Err(e) => match e.raw_os_error() {
                         Some(libc::EAGAIN) => break,
                         // Of this one connection, not of the listener: accept(2), "Error handling".
@@ -387,6 +411,31 @@ impl Net for Os {
 
     fn quiet(&self, handle: Handle) -> bool {
         poll(handle.0, libc::POLLIN | libc::POLLRDHUP) == 0
+    }
+
+    fn park_from(&self) -> usize {
+        limits::PARK_FROM
+    }
+
+    fn park(&self, stream: OsStream, key: u64) -> Result<OwnedFd, OsStream> {
+        // An operation that was dropped half-way still has the descriptor.
+        if stream.0.under_way.get() > 0 || self.0.lot.watch(&stream.0, stream.0.known, key).is_err() {
+            return Err(stream);
+        }
+        Ok(stream.0.into_fd())
+    }
+
+    async fn stirred(&self, keys: &mut Vec<u64>) {
+        while !self.0.lot.stirred(keys) {
+            // An epoll descriptor has no error to tell.
+            let _ = self.0.lot_io.readable().await;
+        }
+    }
+
+    fn unpark(&self, parked: OwnedFd) -> io::Result<OsStream> {
+        let mut driven = Driven::new(parked)?;
+        driven.known = Known::Yes;
+        Ok(OsStream(driven))
     }
 
     fn pipe(&self) -> io::Result<Pipe> {

@@ -45,6 +45,8 @@ pub struct Weather {
     pub short: bool,
     /// Bytes of a body from which on streams are spliced; `None` is never.
     pub splice_from: Option<u64>,
+    /// Connections of a core from which on idle ones are parked.
+    pub park_from: usize,
     /// Bytes that are kept for one end: on their way or not yet read.
     pub pipe_bytes: usize,
     /// Connections that a listener queues.
@@ -63,6 +65,7 @@ impl Default for Weather {
             latency_us: 50,
             short: true,
             splice_from: Some(1000),
+            park_from: 2,
             pipe_bytes: 4096,
             backlog: 4096,
             seconds_max: 3 * 3600,
@@ -359,6 +362,7 @@ impl Drop for MemListener {
 impl Net for Mem {
     type Stream = MemStream;
     type Listener = MemListener;
+    type Parked = MemStream;
 
     fn adopt(&self, fd: OwnedFd) -> io::Result<MemListener> {
         let mut world = self.0.world.borrow_mut();
@@ -405,6 +409,29 @@ impl Net for Mem {
 
     fn quiet(&self, handle: Handle) -> bool {
         self.0.world.borrow_mut().quiet(handle.0 as EndId)
+    }
+
+    fn park_from(&self) -> usize {
+        self.0.world.borrow().weather.park_from
+    }
+
+    fn park(&self, stream: MemStream, key: u64) -> Result<MemStream, MemStream> {
+        let mut world = self.0.world.borrow_mut();
+        // The kernel may lack memory for one more.
+        if world.dice.once_in(30) {
+            return Err(stream);
+        }
+        world.park(stream.end, key);
+        drop(world);
+        Ok(stream)
+    }
+
+    async fn stirred(&self, keys: &mut Vec<u64>) {
+        keys.extend(self.wait(Kind::Stirred(self.1)).await.keys);
+    }
+
+    fn unpark(&self, parked: MemStream) -> io::Result<MemStream> {
+        Ok(parked)
     }
 
     fn pipe(&self) -> io::Result<Pipe> {
