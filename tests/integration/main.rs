@@ -15,6 +15,9 @@ mod framing;
 
 mod smuggling;
 
+mod wire;
+mod wire_case;
+
 mod keepalive;
 
 mod bodies;
