@@ -40,6 +40,9 @@ pub struct RequestHead {
     pub version: Version,
     /// Form of the target.
     pub form: Form,
+    /// The target is in absolute form and its scheme is `https`: only over a secured connection is this ours to serve
+    /// (RFC 9110 section 7.4).
+    pub https: bool,
     /// The whole target as sent.
     pub target: Span,
     /// Path as sent, without query; starts with `/` (empty for `*` and for `http://host`, which mean `/` to the router).
@@ -167,7 +170,12 @@ impl RequestHead {
         self.method_span = Span { start: begin as u16, end: (begin + method) as u16 };
         self.method = Method::of(&line[..method]);
         self.target = Span { start: target_at as u16, end: (version_at - 1) as u16 };
-        self.version = version(&rest[len + 1..]).map_err(|fault| Broken::new(fault, version_at))?;
+        self.version = version(&rest[len + 1..]).map_err(|fault| match line {
+            // RFC 9113 section 3.4: made to fail at servers that do not speak HTTP/2. It gets a fault of its own so that
+            // the log says what came.
+            b"PRI * HTTP/2.0" => Broken::new(Fault::Http2Preface, begin),
+            _ => Broken::new(fault, version_at),
+        })?;
         Ok(after)
     }
 
@@ -199,6 +207,7 @@ impl RequestHead {
             return Err(Broken::new(Fault::Asterisk, begin));
         }
         self.form = target.form;
+        self.https = target.https;
         self.path = target.path;
         self.query = target.query;
         // RFC 9112 section 3.2.2: the Host field must be ignored where the target has an authority.
@@ -719,7 +728,8 @@ pub(super) mod tests {
             ("GET / HTTP/1", Fault::BadVersion),
             ("GET / HTTP/1.1\0", Fault::Nul),
             ("GET / HTTP/2.0", Fault::UnsupportedVersion),
-            ("PRI * HTTP/2.0", Fault::UnsupportedVersion),
+            ("PRI * HTTP/2.0", Fault::Http2Preface),
+            ("PRI * HTTP/3.0", Fault::UnsupportedVersion),
             ("GE(T / HTTP/1.1", Fault::BadMethod),
             ("GE\0T / HTTP/1.1", Fault::Nul),
             ("GET * HTTP/1.1", Fault::Asterisk),

@@ -17,6 +17,9 @@ mod smuggling;
 
 mod malformed;
 
+mod wire;
+mod wire_case;
+
 mod keepalive;
 
 mod bodies;

@@ -4,6 +4,7 @@
 //! product code alone.
 
 mod budget;
+mod conformance;
 mod layers;
 mod names;
 mod rules;
