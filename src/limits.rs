@@ -66,6 +66,8 @@ pub const TURN_BYTES_PER_UNIT: usize = 4096;
 pub const TURN_CALLED: usize = (TURN_BUDGET / TURN_OPERATION) as usize;
 /// Watches that the clock fires, and clients it asks about, in one turn.
 pub const TURN_FIRED: usize = 128;
+/// Sessions whose memory is given back in one turn.
+pub const TURN_FREED: usize = 128;
 /// Microseconds within which turns are not told apart.
 pub const TURN_RESOLUTION_US: u64 = 250;
 /// Milliseconds between two ticks of a worker's clock; the resolution of every deadline.

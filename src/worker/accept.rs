@@ -75,9 +75,16 @@ impl<N: Net, G: Gate<N>, F: Future<Output = ()> + 'static> Welcome<N, G, F> {
         Welcome { core, gate, sessions }
     }
 
-    /// Gives back memory of busy sessions that is not needed any more; to be called once a tick.
-    pub(super) fn trim(&self) {
-        self.sessions.trim();
+    /// Gives back memory of busy sessions that is not needed any more, in as many turns as that takes; to be called once a
+    /// tick.
+    pub(super) async fn trim(&self) {
+        let mut spare = self.sessions.spare();
+        while spare > limits::TURN_FREED {
+            self.sessions.free(limits::TURN_FREED);
+            spare -= limits::TURN_FREED;
+            self.core.net.next_turn().await;
+        }
+        self.sessions.free(spare);
     }
 
     /// Accepts on this listener from now on, until it is closed.

@@ -232,7 +232,7 @@ where
         core.end_overdue(now).await;
         let pooled = core.clusters.tick(&core.net, now).await;
         core.tick(now, pooled);
-        welcome.trim();
+        welcome.trim().await;
     }
 }
 

@@ -55,6 +55,8 @@ mod phases;
 
 mod limits;
 
+mod storms;
+
 mod metrics;
 
 mod death;

@@ -10,7 +10,7 @@ use super::{Accepted, Handle, How, Net, Stream};
 use crate::event::TurnTimes;
 use crate::limits;
 use crate::route::Endpoint;
-use crate::worker::buffers::Buf;
+use crate::worker::buffers::{Buf, Class};
 use monoio::buf::{IoBuf, IoBufMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use monoio::net::UnixStream;
@@ -111,6 +111,33 @@ impl Driven {
     }
 
     async fn recv(&self, buf: Buf) -> (io::Result<usize>, Buf) {
+        if buf.class() == Class::Large && !monoio::utils::is_legacy() {
+            return self.recv_large(buf).await;
+        }
+        self.recv_driven(buf).await
+    }
+
+    // A receive that waits in the ring is carried out before the ring gives the thread back, for however many have become
+    // ready: with large buffers that would be a quarter of a megabyte each. So it is readiness that is waited for, and the
+    // receive is a call within a turn that has room for it.
+    async fn recv_large(&self, buf: Buf) -> (io::Result<usize>, Buf) {
+        let mut tail = Tail(buf);
+        let mut result = recv_now(self.fd(), &mut tail);
+        if would_block(&result) {
+            if let Err(error) = self.readable().await {
+                return (Err(error), tail.0);
+            }
+            self.ended(&Ok(0)).await;
+            result = recv_now(self.fd(), &mut tail);
+        }
+        if would_block(&result) {
+            return self.recv_driven(tail.0).await;
+        }
+        self.ended(&result).await;
+        (result, tail.0)
+    }
+
+    async fn recv_driven(&self, buf: Buf) -> (io::Result<usize>, Buf) {
         self.begin();
         // SAFETY: monoio asks for `&mut` only to keep two readers apart. The call clones the descriptor's count into the
         // operation and the future it returns touches nothing of `self`; a send under way is in the same position.
@@ -153,6 +180,24 @@ impl Driven {
         }
         self.ended(&result).await;
         result
+    }
+}
+
+/// Receives what is there, if anything is.
+fn recv_now(fd: RawFd, tail: &mut Tail) -> io::Result<usize> {
+    let (to, most) = (tail.write_ptr(), tail.bytes_total());
+    loop {
+        // SAFETY: pointer and length name the spare capacity of a buffer that is borrowed here.
+        let n = unsafe { libc::recv(fd, to.cast(), most, libc::MSG_DONTWAIT) };
+        if n >= 0 {
+            // SAFETY: so many bytes were written there.
+            unsafe { tail.set_init(n as usize) };
+            return Ok(n as usize);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
     }
 }
 
