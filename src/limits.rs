@@ -54,6 +54,22 @@ pub const LISTEN_BACKLOG: i32 = 4096;
 pub const RING_ENTRIES: u32 = 1024;
 /// Completion entries of one ring: many connections may complete in one turn.
 pub const RING_COMPLETIONS: u32 = 16 * 1024;
+/// What one turn of the event loop may cost before other tasks wait for the next one: about its microseconds.
+pub const TURN_BUDGET: i32 = 1200;
+/// Microseconds after which the same holds, whatever it has cost.
+pub const TURN_US: u64 = 1500;
+/// What an operation costs, the request that is parsed or the answer that is written because of it included.
+pub const TURN_OPERATION: i32 = 8;
+/// Bytes that an operation moves for one unit more.
+pub const TURN_BYTES_PER_UNIT: usize = 4096;
+/// Tasks that may go on in a turn because they waited for it.
+pub const TURN_CALLED: usize = (TURN_BUDGET / TURN_OPERATION) as usize;
+/// Watches that the clock fires, and clients it asks about, in one turn.
+pub const TURN_FIRED: usize = 128;
+/// Sessions whose memory is given back in one turn.
+pub const TURN_FREED: usize = 128;
+/// Microseconds within which turns are not told apart.
+pub const TURN_RESOLUTION_US: u64 = 250;
 /// Milliseconds between two ticks of a worker's clock; the resolution of every deadline.
 pub const TICK_MS: u64 = 1000;
 

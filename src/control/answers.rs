@@ -212,6 +212,7 @@ pub(super) fn status(sources: &Sources) -> answer::Status {
 }
 
 fn worker(core: usize, stats: &CoreStats) -> answer::Worker {
+    let turns = stats.turns.load();
     answer::Worker {
         core,
         epoch: stats.epoch.load(Relaxed),
@@ -219,6 +220,11 @@ fn worker(core: usize, stats: &CoreStats) -> answer::Worker {
         idle: stats.idle.load(Relaxed),
         exchanges: stats.exchanges.load(Relaxed),
         pooled: stats.pooled.load(Relaxed),
+        buffers: stats.buffers.load(Relaxed),
+        busy: stats.busy.load(Relaxed),
+        pipes: stats.pipes.load(Relaxed),
+        longest_turn_us: turns.longest_us,
+        turns_over_5ms: turns.over(5_000),
     }
 }
 

@@ -234,9 +234,26 @@ fn why(b: &BackendStatus, now: u64) -> String {
 }
 
 fn workers(status: &Status) -> String {
-    let mut rows = vec![row(["WORKER", "CONNECTIONS", "IDLE", "EXCHANGES", "POOLED", "EPOCH"])];
+    let mut rows = vec![row([
+        "WORKER",
+        "CONNECTIONS",
+        "IDLE",
+        "BUSY",
+        "EXCHANGES",
+        "POOLED",
+        "BUFFERS",
+        "PIPES",
+        "EPOCH",
+        "LONGEST TURN",
+        "OVER 5 MS",
+    ])];
     for w in &status.workers {
-        rows.push(row([w.core as u64, w.connections, w.idle, w.exchanges, w.pooled, w.epoch].map(|n| n.to_string())));
+        let [core, connections, idle, busy, exchanges] =
+            [w.core as u64, w.connections, w.idle, w.busy, w.exchanges].map(|n| n.to_string());
+        let [pooled, buffers, pipes, epoch, over] =
+            [w.pooled, w.buffers, w.pipes, w.epoch, w.turns_over_5ms].map(|n| n.to_string());
+        let longest = format!("{}.{:03} ms", w.longest_turn_us / 1000, w.longest_turn_us % 1000);
+        rows.push(row([core, connections, idle, busy, exchanges, pooled, buffers, pipes, epoch, longest, over]));
     }
     aligned(&rows)
 }

@@ -210,6 +210,11 @@ impl Reader<'_> {
             },
             framing: self.request.framing,
         };
+        // As behind a listener without TLS, to a client that is not trusted.
+        if self.request.https && self.request.max_forwards != Some(0) {
+            let target = self.request.method_span.end as usize + 1;
+            return (Some(self.refused(421, (Fault::InsecureHttps, target), Some(head), 0)), None);
+        }
         let verdict = if self.request.max_forwards == Some(0) {
             Verdict::Answered
         } else {

@@ -82,9 +82,10 @@ impl<N: Net, G: Gate<N>, F: Future<Output = ()> + 'static> Welcome<N, G, F> {
         Welcome { core, gate, sessions, parking: Rc::new(Parking::new()) }
     }
 
-    /// One tick: closes what has been parked too long, and gives back memory of busy sessions that is not needed any more.
+    /// One tick: closes what has been parked too long, and gives back memory of busy sessions that is not needed any more, in
+    /// as many turns as that takes.
     pub(super) async fn tick(&self, now: u32) {
-        self.sessions.trim();
+        self.trim().await;
         if self.core.drain.get().is_some_and(|drain| now >= drain.idle_until) {
             return self.parking.close_all();
         }
@@ -92,7 +93,7 @@ impl<N: Net, G: Gate<N>, F: Future<Output = ()> + 'static> Welcome<N, G, F> {
         while let Some(place) = from {
             from = self.parking.close_overdue(now, place);
             if from.is_some() {
-                self.core.let_others_run().await;
+                self.core.net.next_turn().await;
             }
         }
     }
@@ -114,6 +115,16 @@ impl<N: Net, G: Gate<N>, F: Future<Output = ()> + 'static> Welcome<N, G, F> {
     fn end_oldest(&self, n: usize) {
         let closed = self.parking.close_oldest(n);
         self.core.idle.end_oldest(&self.core.net, n - closed);
+    }
+
+    async fn trim(&self) {
+        let mut spare = self.sessions.spare();
+        while spare > limits::TURN_FREED {
+            self.sessions.free(limits::TURN_FREED);
+            spare -= limits::TURN_FREED;
+            self.core.net.next_turn().await;
+        }
+        self.sessions.free(spare);
     }
 
     /// Accepts on this listener from now on, until it is closed.

@@ -88,8 +88,14 @@ pub(super) async fn fair<N: Net>(core: &Core<N>, moved: &mut usize, bytes: usize
     *moved += bytes;
     if *moved >= TURN_BYTES {
         *moved = 0;
-        core.let_others_run().await;
+        core.net.next_turn().await;
     }
+}
+
+/// Whether the next piece of a body should be larger than this one, which filled its buffer. Of chunks that are mostly framing
+/// a large buffer would hold tens of thousands: a millisecond's work at once.
+fn grows(piece: &Decoded) -> bool {
+    piece.payload.len() >= piece.consumed / 2
 }
 
 /// Chooses the buffer for the next read of a body.
@@ -181,6 +187,7 @@ pub(super) async fn upload<N: Net, C: Stream>(
             break (413, Reason::BodyTooLarge);
         }
         turn.received.set(body.payload_bytes());
+        was_full &= grows(&piece);
         if in_head {
             rest = &rest[piece.consumed..];
         }
@@ -413,6 +420,7 @@ pub(super) async fn deliver<N: Net, C: Stream>(
         };
         clean = piece.consumed == buf.len();
         ended = body.is_done();
+        was_full &= grows(&piece);
         whole = frame(&mut buf, piece, encoding, &body);
     };
     core.buffers.put(buf);

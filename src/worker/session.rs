@@ -212,6 +212,11 @@ async fn read_head<C: Stream>(
             }
         }
         buf.compact();
+        if waited {
+            // Thousands of heads that trickle are received one by one, when it is their turn, and not by the ring all at once.
+            // An error shows again in the receive.
+            let _ = stream.readable().await;
+        }
         let received;
         (received, buf) = stream.recv(buf).await;
         match received {

@@ -62,6 +62,8 @@ mod limits;
 
 mod parking;
 
+mod storms;
+
 mod metrics;
 
 mod death;

@@ -15,9 +15,11 @@ pub mod mem;
 pub mod os;
 mod park;
 pub mod pipe;
+mod turns;
 pub mod unix;
 
 use super::buffers::Buf;
+use crate::event::TurnTimes;
 use crate::route::Endpoint;
 use pipe::Pipe;
 use std::future::Future;
@@ -154,6 +156,12 @@ pub trait Net: Clone + 'static {
     fn pipe(&self) -> io::Result<Pipe>;
     /// Runs a task on this core.
     fn spawn(&self, task: impl Future<Output = ()> + 'static);
+    /// Waits until the event loop has looked for completed operations again. Whoever can run by then goes first.
+    async fn next_turn(&self);
+    /// How long the turns of the event loop were so far; a net without one has none.
+    fn turns(&self) -> TurnTimes {
+        TurnTimes::default()
+    }
     /// Waits for the next tick of this core's own clock (`limits::TICK_MS`); returns how many ticks have passed since the
     /// core began. Not late after a stall: the count is of time, not of calls.
     async fn tick(&self) -> u32;

@@ -6,10 +6,12 @@
 
 use super::park::{Known, ParkingLot};
 use super::pipe::Pipe;
+use super::turns;
 use super::{Accepted, Handle, How, Net, Stream};
+use crate::event::TurnTimes;
 use crate::limits;
 use crate::route::Endpoint;
-use crate::worker::buffers::Buf;
+use crate::worker::buffers::{Buf, Class};
 use monoio::buf::{IoBuf, IoBufMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use monoio::net::UnixStream;
@@ -113,13 +115,48 @@ impl Driven {
         result
     }
 
+    /// An operation has ended: where the turn has no room for what follows from it, that waits for another.
+    async fn ended(&self, moved: &io::Result<usize>) {
+        if turns::spend(*moved.as_ref().unwrap_or(&0)) {
+            turns::next().await;
+        }
+    }
+
     async fn recv(&self, buf: Buf) -> (io::Result<usize>, Buf) {
+        if buf.class() == Class::Large && !monoio::utils::is_legacy() {
+            return self.recv_large(buf).await;
+        }
+        self.recv_driven(buf).await
+    }
+
+    // A receive that waits in the ring is carried out before the ring gives the thread back, for however many have become
+    // ready: with large buffers that would be a quarter of a megabyte each. So it is readiness that is waited for, and the
+    // receive is a call within a turn that has room for it.
+    async fn recv_large(&self, buf: Buf) -> (io::Result<usize>, Buf) {
+        let mut tail = Tail(buf);
+        let mut result = recv_now(self.fd(), &mut tail);
+        if would_block(&result) {
+            if let Err(error) = self.readable().await {
+                return (Err(error), tail.0);
+            }
+            self.ended(&Ok(0)).await;
+            result = recv_now(self.fd(), &mut tail);
+        }
+        if would_block(&result) {
+            return self.recv_driven(tail.0).await;
+        }
+        self.ended(&result).await;
+        (result, tail.0)
+    }
+
+    async fn recv_driven(&self, buf: Buf) -> (io::Result<usize>, Buf) {
         self.begin();
         // SAFETY: monoio asks for `&mut` only to keep two readers apart. The call clones the descriptor's count into the
         // operation and the future it returns touches nothing of `self`; a send under way is in the same position.
         let operation = unsafe { &mut *self.io.get() }.read(Tail(buf));
         let (result, Tail(buf)) = operation.await;
         self.end();
+        self.ended(&result).await;
         (result, buf)
     }
 
@@ -129,6 +166,7 @@ impl Driven {
         let operation = unsafe { &mut *self.io.get() }.write(Filled(buf));
         let (result, Filled(buf)) = operation.await;
         self.end();
+        self.ended(&result).await;
         (result, buf)
     }
 
@@ -136,23 +174,47 @@ impl Driven {
     // nothing has bytes that are not spliced (TCP urgent data), and would be readable for ever. And it waits for an empty
     // pipe alone: any other may be full.
     async fn fill(&self, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
-        match pipe.fill_from(self.fd(), most) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && pipe.is_empty() => {}
-            result => return result,
+        let mut result = pipe.fill_from(self.fd(), most);
+        if would_block(&result) && pipe.is_empty() {
+            self.readable().await?;
+            result = pipe.fill_from(self.fd(), most);
         }
-        self.readable().await?;
-        pipe.fill_from(self.fd(), most)
+        self.ended(&result).await;
+        result
     }
 
     // Waits once, too: where the kernel lacks memory, a socket says that it has room and takes nothing.
     async fn pour(&self, pipe: &mut Pipe) -> io::Result<usize> {
-        match pipe.pour_into(self.fd()) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            result => return result,
+        let mut result = pipe.pour_into(self.fd());
+        if would_block(&result) {
+            self.writable().await?;
+            result = pipe.pour_into(self.fd());
         }
-        self.writable().await?;
-        pipe.pour_into(self.fd())
+        self.ended(&result).await;
+        result
     }
+}
+
+/// Receives what is there, if anything is.
+fn recv_now(fd: RawFd, tail: &mut Tail) -> io::Result<usize> {
+    let (to, most) = (tail.write_ptr(), tail.bytes_total());
+    loop {
+        // SAFETY: pointer and length name the spare capacity of a buffer that is borrowed here.
+        let n = unsafe { libc::recv(fd, to.cast(), most, libc::MSG_DONTWAIT) };
+        if n >= 0 {
+            // SAFETY: so many bytes were written there.
+            unsafe { tail.set_init(n as usize) };
+            return Ok(n as usize);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+fn would_block(result: &io::Result<usize>) -> bool {
+    result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 impl AsFd for Driven {
@@ -186,7 +248,9 @@ impl OsStream {
 
 impl Stream for OsStream {
     async fn readable(&self) -> io::Result<()> {
-        self.0.readable().await
+        let result = self.0.readable().await;
+        self.0.ended(&Ok(0)).await;
+        result
     }
 
     async fn recv(&self, buf: Buf) -> (io::Result<usize>, Buf) {
@@ -346,10 +410,15 @@ impl Net for Os {
             // A listener on its way out is only emptied: its wake-up came already.
             if !listener.closing.get() {
                 listener.io.readable().await?;
+                listener.io.ended(&Ok(0)).await;
             }
             for _ in 0..limits::ACCEPT_BATCH {
                 match accept_one(listener.io.fd()) {
-                    Ok((fd, peer)) => out.push(Accepted { stream: OsStream::new(fd)?, peer }),
+                    Ok((fd, peer)) => {
+                        // The listener has waited for its turn already.
+                        turns::spend(0);
+                        out.push(Accepted { stream: OsStream::new(fd)?, peer });
+                    }
                     Err(e) => match e.raw_os_error() {
                         Some(libc::EAGAIN) => break,
                         // Of this one connection, not of the listener: accept(2), "Error handling".
@@ -446,6 +515,14 @@ impl Net for Os {
         drop(monoio::spawn(task));
     }
 
+    async fn next_turn(&self) {
+        turns::next().await;
+    }
+
+    fn turns(&self) -> TurnTimes {
+        turns::times()
+    }
+
     async fn tick(&self) -> u32 {
         count(&self.0.timer).await;
         ((clock_us() - self.0.began_us) / (limits::TICK_MS * 1000)) as u32
@@ -460,7 +537,7 @@ impl Net for Os {
     }
 
     fn cpu_us(&self) -> u64 {
-        micros(libc::CLOCK_THREAD_CPUTIME_ID)
+        cpu_us()
     }
 
     fn unix_seconds(&self) -> u64 {
@@ -532,6 +609,11 @@ async fn count(counter: &Driven) {
 /// Microseconds of the monotonic clock, the same in all threads.
 pub fn clock_us() -> u64 {
     micros(libc::CLOCK_MONOTONIC)
+}
+
+/// Microseconds that this thread has had a CPU. A system call, where the clock of time is none.
+pub(super) fn cpu_us() -> u64 {
+    micros(libc::CLOCK_THREAD_CPUTIME_ID)
 }
 
 /// What one of the clocks that always exist says.

@@ -19,7 +19,7 @@ use crate::worker::buffers::Buf;
 use run::Tasks;
 use std::cell::RefCell;
 use std::fs::File;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -443,6 +443,20 @@ impl Net for Mem {
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         self.0.tasks.borrow_mut().spawn(Box::pin(task));
+    }
+
+    async fn next_turn(&self) {
+        let mut passed = false;
+        poll_fn(|cx| {
+            if std::mem::replace(&mut passed, true) {
+                return Poll::Ready(());
+            }
+            // A task that wakes itself would be put in front of the queue; one that another task wakes is put behind it.
+            let waker = cx.waker().clone();
+            self.spawn(async move { waker.wake() });
+            Poll::Pending
+        })
+        .await
     }
 
     async fn tick(&self) -> u32 {
