@@ -2,7 +2,7 @@
 """What Ringway forwards counts as the same requests at servers of other make.
 
 1. Record: each client stream through Ringway to a backend that keeps the exact bytes. They must be of the plainest form, and as many
-   requests as Ringway itself counts, each with its own answer.
+   requests as Ringway itself counts, each with its own answer. Once with all at once and once in pieces: the requests are the same.
 2. Replay: exactly these bytes before node, gunicorn, uvicorn (h11, httptools), aiohttp and tornado. Each must see the same requests with
    the same bodies, or refuse; never more, never other bounds. And for comparison the streams as the clients sent them, without Ringway.
 3. Through: the streams again, many clients at once, through Ringway to each of these servers. Each client gets the answers to its own.
@@ -25,6 +25,7 @@ import recording  # noqa: E402
 import replay  # noqa: E402
 import streams  # noqa: E402
 import through  # noqa: E402
+from recording import echo  # noqa: E402
 from stand import DRIVERS, Ringway, check, done, end, stand  # noqa: E402
 
 SEED, COUNT = os.environ.get("SEED", "1"), int(os.environ.get("COUNT", "3000"))
@@ -52,15 +53,16 @@ def counts(results):
     return ", ".join(f"{n} {verdict}" for verdict, n in found.most_common())
 
 
-def record(place, io, all_streams):
+def record(place, io, all_streams, in_pieces):
     started = time.monotonic()
-    records = asyncio.run(recording.record_all(place, io, all_streams))
+    records = asyncio.run(recording.record_all(place, io, all_streams, in_pieces))
+    how = f"{io}, {'in pieces' if in_pieces else 'at once'}"
     faults = [(one.name, "FAULT", fault, one.sent) for one in records for fault in one.faults]
-    show(io, faults, ["none"])
+    show(how, faults, ["none"])
     whole = sum(len(one.whole()) for one in records)
     cut = sum(len(one.requests) for one in records) - whole
     refused = sum(any(isinstance(answer, int) and answer >= 400 for answer in one.answers) for one in records)
-    check(f"{io}: streams whose forwarded bytes are plain and as many requests as Ringway counts", not faults,
+    check(f"{how}: streams whose forwarded bytes are plain and as many requests as Ringway counts", not faults,
           f"{len(records) - len({name for name, *_ in faults})} of {len(records)} ({whole} requests whole, {cut} cut; {refused} streams "
           f"refused somewhere; {time.monotonic() - started:.0f} s)")
     return records
@@ -71,7 +73,14 @@ with stand() as place:
     all_streams = streams.files() + list(streams.framing()) + streams.probe(place, CACHE) + list(streams.generated(COUNT, SEED))
     kinds = collections.Counter(name.split(" ")[0] if name.split(" ")[0] in ("file", "probe", "seed") else "systematic" for name, _ in all_streams)
     print("      streams: " + ", ".join(f"{n} {kind}" for kind, n in kinds.items()), flush=True)
-    recorded = {io: record(place, io, all_streams) for io in DRIVERS}
+    recorded = {io: record(place, io, all_streams, False) for io in DRIVERS}
+    pieces = {io: record(place, io, all_streams, True) for io in DRIVERS}
+    for io in DRIVERS:
+        equal = [[echo(request) for request in one.whole()] == [echo(request) for request in other.whole()] and one.answers == other.answers
+                 for one, other in zip(recorded[io], pieces[io])]
+        show(io, [(one.name, "DIFFERS", f"{one.answers} and in pieces {other.answers}", one.sent)
+                  for one, other, same in zip(recorded[io], pieces[io], equal) if not same], ["none"])
+        check(f"{io}: streams that are the same requests and answers in pieces", all(equal), f"{sum(equal)} of {len(equal)}")
     if len(recorded) == 2:
         pairs = list(zip(*recorded.values()))
         # Whether a connection is taken again depends on time: a backend may be heard to answer before its request is known to be out.
@@ -79,7 +88,7 @@ with stand() as place:
         show("drivers", [(one.name, "DIFFERS", f"{replay.texts(one)} and {replay.texts(other)}", one.sent)
                          for (one, other), same in zip(pairs, equal) if not same], ["none"])
         check("streams of which both drivers forward the same and answer the same", all(equal), f"{sum(equal)} of {len(equal)}")
-    units = replay.units([one for records in recorded.values() for one in records])
+    units = replay.units([one for records in [*recorded.values(), *pieces.values()] for one in records])
     without, compared = collections.defaultdict(dict), [data for name, data in all_streams if not name.startswith("seed")]
     for name in SERVERS:
         if not backends.there(name):

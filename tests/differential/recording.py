@@ -2,8 +2,11 @@
 import asyncio
 import base64
 import collections
+import contextlib
 import dataclasses
 import json
+import random
+import socket
 
 import message
 from stand import Ringway
@@ -41,32 +44,46 @@ def echo(request):
     return f"{request.method} {target} {len(request.body)} {request.hash}"
 
 
-async def ask(port, source, data):
-    """Sends it all, then FIN; gives (what came until the end, whether the end came)."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
-    got = bytearray()
+def cuts(data):
+    """Two to seven pieces, the same each time."""
+    dice = random.Random(data)
+    ends = sorted(dice.randrange(len(data) + 1) for _ in range(dice.randrange(1, 7)))
+    return [data[a:b] for a, b in zip([0] + ends, ends + [len(data)])]
 
-    async def send():
-        writer.write(data)
-        await writer.drain()
-        writer.write_eof()
 
-    async def receive():
-        while more := await reader.read(65536):
-            got.extend(more)
+async def ask(port, source, pieces):
+    """Sends it all, then FIN; gives (what came until the end, whether the end came before a long silence).
 
-    sending = asyncio.create_task(send())
-    try:
-        await asyncio.wait_for(receive(), PATIENCE)
-        return bytes(got), True
-    except asyncio.TimeoutError:
-        return bytes(got), False
-    except OSError:
-        return bytes(got), True
-    finally:
-        sending.cancel()
-        await asyncio.gather(sending, return_exceptions=True)
-        writer.close()
+    On the bare socket: a stream of asyncio whose sending fails forgets what has come and was not read yet, and Ringway may close while
+    more is sent, behind a request that said it is the last.
+    """
+    loop, got = asyncio.get_running_loop(), bytearray()
+    with socket.socket() as sock:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.bind((source, 0))
+        await loop.sock_connect(sock, ("127.0.0.1", port))
+
+        async def send():
+            with contextlib.suppress(OSError):
+                for piece in pieces:
+                    await loop.sock_sendall(sock, piece)
+                    if len(pieces) > 1:
+                        await asyncio.sleep(0.001)
+                sock.shutdown(socket.SHUT_WR)
+
+        sending = asyncio.create_task(send())
+        try:
+            while more := await asyncio.wait_for(loop.sock_recv(sock, 65536), PATIENCE):
+                got.extend(more)
+        except asyncio.TimeoutError:
+            return bytes(got), False
+        except OSError:
+            pass
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+    return bytes(got), True
 
 
 class Lane:
@@ -77,7 +94,7 @@ class Lane:
 
     async def start(self, place, io, number):
         server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
-        self.log = place / f"{io}-{number}.log"
+        self.log = place / f"{io}-{number}-{id(self)}.log"
         self.ringway = Ringway(place, io, [f"127.0.0.1:{server.sockets[0].getsockname()[1]}"], workers=1,
                                log={"access": str(self.log), "fields": LOG_FIELDS})
 
@@ -113,9 +130,10 @@ class Lane:
             writer.close()
             self.tasks.discard(task)
 
-    async def run(self, record):
+    async def run(self, record, in_pieces):
         self.record, self.writers = record, []
-        record.got, record.ended = await ask(self.ringway.port, record.address, record.sent)
+        pieces = cuts(record.sent) if in_pieces else [record.sent]
+        record.got, record.ended = await ask(self.ringway.port, record.address, pieces)
         # A cut upload ends the backend's connection; one that is whole stays, and ends here, so that none serves two streams.
         if any(cut(data) for data in record.connections) and self.tasks:
             await asyncio.wait(self.tasks, timeout=2)
@@ -172,8 +190,8 @@ def pattern(answer):
     return found[0].decode("latin-1") if found else answer.status
 
 
-async def record_all(place, io, streams):
-    """Records by stream, in the order given."""
+async def record_all(place, io, streams, in_pieces):
+    """Records by stream, in the order given; each stream is sent at once, or in a few pieces."""
     records = [Record(name, data, address(number)) for number, (name, data) in enumerate(streams)]
     lanes, waiting = [Lane() for _ in range(LANES)], collections.deque(records)
     for number, lane in enumerate(lanes):
@@ -181,7 +199,7 @@ async def record_all(place, io, streams):
 
     async def work(lane):
         while waiting:
-            await lane.run(waiting.popleft())
+            await lane.run(waiting.popleft(), in_pieces)
 
     await asyncio.gather(*(work(lane) for lane in lanes))
     for lane in lanes:

@@ -52,6 +52,6 @@ async def run(port, records):
 
     async def one(record):
         async with gate:
-            return record, *judge(record, *await ask(port, record.address, record.sent))
+            return record, *judge(record, *await ask(port, record.address, [record.sent]))
 
     return await asyncio.gather(*(one(record) for record in records))
