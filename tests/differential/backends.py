@@ -55,7 +55,7 @@ class Backend:
         environment = {**os.environ, "SEEN": str(self.file), "PYTHONPATH": str(SERVERS), "PYTHONDONTWRITEBYTECODE": "1"}
         self.child = spawn(command(name, self.port), cwd=directory, env=environment, stdout=subprocess.DEVNULL,
                            stderr=open(directory / f"{name}.stderr", "wb"))
-        wait_port(self.port, name)
+        wait_port(self.port, name, 60)
 
     def seen(self):
         """What was seen since the last call, by the peer's IP address: lists of events."""

@@ -14,11 +14,13 @@ import asyncio
 import collections
 import os
 import pathlib
+import signal
 import sys
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "evidence"))
+signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))
 
 import backends  # noqa: E402
 import recording  # noqa: E402

@@ -227,8 +227,8 @@ async def bare_all(backend, datas):
     await asyncio.gather(*(one(number) for number in range(len(datas))))
     await asyncio.sleep(0.5)
     seen = backend.seen()
-    return [[(event["method"], event["length"], event["hash"]) for event in seen.get(address(number), []) if event["event"] == "end" and event["whole"]]
-            for number in range(len(datas))]
+    return [[(event["method"], event["length"], event["hash"]) for event in seen.get(address(number), [])
+             if event["event"] == "end" and event["whole"]] for number in range(len(datas))]
 
 
 def at_odds(lists):

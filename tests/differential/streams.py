@@ -49,18 +49,25 @@ LENGTH_NAMES = [b"Content-Length:", b"content-length:", b"Content-Length :", b"C
                 b"X-Pad: a\r\n Content-Length:", b"Content-Length\x00:", b"\x0bContent-Length:", b"Content-Length\t:", b"Content-Length:\x0b"]
 CODINGS = [b"chunked", b"Chunked", b"CHUNKED", b" chunked", b"\tchunked", b"chunked ", b"chunked\t", b"\x0bchunked", b"chunked\x0b", b"\x0cchunked",
            b"\x00chunked", b"chunked\x00", b"xchunked", b"chunkedx", b"chunked, identity", b"identity, chunked", b"identity", b"gzip, chunked",
-           b"chunked, gzip", b"chunked, chunked", b"chunked,", b",chunked", b"chunked;q=1", b'"chunked"', b"chunk", b"", b"chunked\r\n ", b"\r\n chunked",
+           b"chunked, gzip", b"chunked, chunked", b"chunked,", b",chunked", b"chunked;q=1", b'"chunked"', b"chunk", b"", b"chunked\r\n ",
+           b"\r\n chunked",
            b"chunked\rX: y", b"chunked\nX: y", b"ch\xc3\xbcnked", b"trailers", b"cow, chunked", b"deflate"]
 CODING_NAMES = [b"Transfer-Encoding:", b"transfer-encoding:", b"Transfer-Encoding :", b"Transfer_Encoding:", b" Transfer-Encoding:",
-                b"X-Pad: a\r\n Transfer-Encoding:", b"Transfer-Encoding\t:", b"\x0bTransfer-Encoding:", b"Transfer-Encoding\x00:", b"Transfer-Encoding",
+                b"X-Pad: a\r\n Transfer-Encoding:", b"Transfer-Encoding\t:", b"\x0bTransfer-Encoding:", b"Transfer-Encoding\x00:",
+                b"Transfer-Encoding",
                 b"X: y\nTransfer-Encoding:", b"X: y\rTransfer-Encoding:", b"TE:", b"Transfer\x2dEncoding:", b"X-Transfer-Encoding:"]
-SIZES = [b"%x", b"%X", b"0%x", b"000000000000000%x", b"0000000000000000000%x", b"%x ", b" %x", b"%x\t", b"+%x", b"-%x", b"0x%x", b"%x;", b"%x;a", b"%x;a=b",
-         b'%x;a="b"', b'%x;a="b\\"c"', b'%x;a="\r\n"', b"%x ;a", b"%x; a", b"%x\x00", b"%x\r", b"%x;a\x00", b"%x;a\rb", b"%x;a\nb", b"%x_", b"%xg", b"%x,0",
+SIZES = [b"%x", b"%X", b"0%x", b"000000000000000%x", b"0000000000000000000%x", b"%x ", b" %x", b"%x\t", b"+%x", b"-%x", b"0x%x", b"%x;", b"%x;a",
+         b"%x;a=b",
+         b'%x;a="b"', b'%x;a="b\\"c"', b'%x;a="\r\n"', b"%x ;a", b"%x; a", b"%x\x00", b"%x\r", b"%x;a\x00", b"%x;a\rb", b"%x;a\nb", b"%x_", b"%xg",
+         b"%x,0",
          b"%x\x0b", b"1000000000000000%x", b"ffffffffffffffff", b"%x;" + b"a" * 300, b"", b"%x;\xff", b'%x;a="', b"%x:a", b"%x#a"]
 ENDS = [b"\r\n", b"\n", b"\r", b"\r\r\n", b"\n\r", b" \r\n", b"", b"\r\n\r\n"]
-LASTS = [b"0\r\n\r\n", b"00\r\n\r\n", b"0;a=b\r\n\r\n", b"0\n\n", b"0\r\n\n", b"0\n\r\n", b"0\r\n", b"-0\r\n\r\n", b"0 \r\n\r\n", b"0\r\nX-T: v\r\n\r\n",
-         b"0\r\nContent-Length: 50\r\n\r\n", b"0\r\nTransfer-Encoding: chunked\r\n\r\n", b"0\r\nHost: b.test\r\n\r\n", b"0\r\nX-T: v\r\n more\r\n\r\n",
-         b"0\r\nX T: v\r\n\r\n", b"0\r\nno colon\r\n\r\n", b"0\r\nX-T: a\nX-U: b\r\n\r\n", b"0\r\n\x00\r\n\r\n", b"0\r\n\r\nX", b"0\r\nX-T:v\r\nx-t: w\r\n\r\n", b"0x0\r\n\r\n"]
+LASTS = [b"0\r\n\r\n", b"00\r\n\r\n", b"0;a=b\r\n\r\n", b"0\n\n", b"0\r\n\n", b"0\n\r\n", b"0\r\n", b"-0\r\n\r\n", b"0 \r\n\r\n",
+         b"0\r\nX-T: v\r\n\r\n",
+         b"0\r\nContent-Length: 50\r\n\r\n", b"0\r\nTransfer-Encoding: chunked\r\n\r\n", b"0\r\nHost: b.test\r\n\r\n",
+         b"0\r\nX-T: v\r\n more\r\n\r\n",
+         b"0\r\nX T: v\r\n\r\n", b"0\r\nno colon\r\n\r\n", b"0\r\nX-T: a\nX-U: b\r\n\r\n", b"0\r\n\x00\r\n\r\n", b"0\r\n\r\nX",
+         b"0\r\nX-T:v\r\nx-t: w\r\n\r\n", b"0x0\r\n\r\n"]
 
 
 def fill(pattern, n):
@@ -110,25 +117,32 @@ def framing():
     for method in (b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT", b"PATCH", b"PRI", b"get", b"M-SEARCH", b"QUERY", b"X!#$%&'*+.^_`|~"):
         lengthy = b"Content-Length: %d\r\n\r\n" % len(SMUGGLED) + SMUGGLED
         for rest in (b"\r\n", lengthy, b"Transfer-Encoding: chunked\r\n\r\n" + coded, b"Expect: 100-continue\r\n" + lengthy,
-                     b"Connection: close\r\n" + lengthy, b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n", b"Connection: keep-alive, host\r\n\r\n",
+                     b"Connection: close\r\n" + lengthy, b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+                     b"Connection: keep-alive, host\r\n\r\n",
                      b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n" + lengthy,
                      b"Connection: Upgrade\r\nUpgrade: websocket\r\n" + lengthy, b"Connection: content-length\r\n" + lengthy,
                      b"Connection: transfer-encoding\r\nTransfer-Encoding: chunked\r\n\r\n" + coded):
             yield f"method {method} {rest[:40]}", method + b" /method HTTP/1.1\r\nHost: a.test\r\n" + rest + after
-    for target in (b"/", b"*", b"http://b.test/x", b"http://b.test", b"HTTP://b.test:80/?q", b"https://b.test/", b"//b.test/x", b"/a//b", b"/a/../b", b"/%2e%2e/",
-                   b"/a?b#c", b"/a\\b", b"b.test:80", b"/\xff", b"/%00", b"/a b", b"/a\tb", b"ftp://b.test/", b"http://u@b.test/", b"/?" + b"q" * 7000, b"?a", b"a",
+    for target in (b"/", b"*", b"http://b.test/x", b"http://b.test", b"HTTP://b.test:80/?q", b"https://b.test/", b"//b.test/x", b"/a//b",
+                   b"/a/../b", b"/%2e%2e/",
+                   b"/a?b#c", b"/a\\b", b"b.test:80", b"/\xff", b"/%00", b"/a b", b"/a\tb", b"ftp://b.test/", b"http://u@b.test/",
+                   b"/?" + b"q" * 7000, b"?a", b"a",
                    b"/;", b"/'\"<>", b"/%zz", b"http://[::1]/", b"http://b.test\\@c.test/", b"/%0d%0aX:%20y", b"/\xc3\xa9", b"/a|b{c}^`"):
         for method in (b"GET", b"OPTIONS"):
             yield f"target {method} {target[:30]}", method + b" " + target + b" HTTP/1.1\r\nHost: a.test\r\n\r\n" + after
-    for host in (b"a.test", b"a.test:80", b"", b"a.test, b.test", b"a.test\r\nHost: b.test", b"a test", b"a.test:x", b"[::1]", b"a.test/x", b"a@b", b"%61.test"):
+    for host in (b"a.test", b"a.test:80", b"", b"a.test, b.test", b"a.test\r\nHost: b.test", b"a test", b"a.test:x", b"[::1]", b"a.test/x", b"a@b",
+                 b"%61.test"):
         yield f"host {host}", b"GET /host HTTP/1.1\r\nHost: " + host + b"\r\n\r\n" + after
 
 
 METHODS = [b"GET", b"POST", b"PUT", b"HEAD", b"DELETE", b"OPTIONS", b"PATCH", b"PROPFIND", b"REPORT", b"M-SEARCH"]
 ODD_LINES = [b"Connection: close", b"Connection: keep-alive", b"Connection: x-a, close", b"Expect: 100-continue", b"TE: trailers", b"Upgrade: h2c",
-             b"X-A: \t b", b"X-Empty:", b"Cookie: a=b", b"X-A: \xff", b"X-Forwarded-For: 1.2.3.4", b"Via: 1.0 x", b"Accept-Encoding: gzip", b"Max-Forwards: 3",
-             b"X-Long: " + b"a" * 3000, b"Content-Type: text/plain", b"Trailer: X-T", b"Keep-Alive: timeout=5", b"Proxy-Connection: close", b"X_A: b", b"Range: bytes=0-"]
-NOISE = [b"\r", b"\n", b"\r\n", b" ", b"\t", b"\x00", b"\x0b", b"\x0c", b"\x7f", b"\x80", b"\xa0", b"\xff", b":", b",", b";", b"0", b"1", b"/", b"\\", b'"', b"%", b"%0a",
+             b"X-A: \t b", b"X-Empty:", b"Cookie: a=b", b"X-A: \xff", b"X-Forwarded-For: 1.2.3.4", b"Via: 1.0 x", b"Accept-Encoding: gzip",
+             b"Max-Forwards: 3",
+             b"X-Long: " + b"a" * 3000, b"Content-Type: text/plain", b"Trailer: X-T", b"Keep-Alive: timeout=5", b"Proxy-Connection: close",
+             b"X_A: b", b"Range: bytes=0-"]
+NOISE = [b"\r", b"\n", b"\r\n", b" ", b"\t", b"\x00", b"\x0b", b"\x0c", b"\x7f", b"\x80", b"\xa0", b"\xff", b":", b",", b";", b"0", b"1", b"/",
+         b"\\", b'"', b"%", b"%0a",
          b"\r\n ", b"HTTP/1.1", b"chunked", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"Host: b.test\r\n", SMUGGLED]
 
 
@@ -240,7 +254,8 @@ async def tapped(place, program, groups):
     return tap.streams
 
 
-PROBE_GROUPS = [["framing", "expect"], ["chunked", "pipelining", "upgrade"], ["request-line", "keep-alive", "hop-by-hop"], ["headers", "host", "methods"]]
+PROBE_GROUPS = [["framing", "expect"], ["chunked", "pipelining", "upgrade"], ["request-line", "keep-alive", "hop-by-hop"],
+                ["headers", "host", "methods"]]
 
 
 def probe(place, cache):

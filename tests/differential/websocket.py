@@ -12,10 +12,12 @@ import asyncio
 import collections
 import os
 import pathlib
+import signal
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "evidence"))
+signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))
 
 import kosoku  # noqa: E402
 from stand import DRIVERS, Ringway, check, done, free_port, spawn, stand, wait_port  # noqa: E402
@@ -70,7 +72,7 @@ for name in SERVERS:
     with stand() as place:
         port = free_port()
         spawn([sys.executable, str(HERE / "servers" / "websocket_echo.py"), name, str(port)], stderr=open(place / "stderr", "wb"))
-        wait_port(port, name)
+        wait_port(port, name, 60)
         cases = CASES or (None if name in COMPRESSED else [f"{group}.*" for group in (1, 2, 3, 4, 5, 6, 7, 9, 10)])
         direct = asyncio.run(run(port, cases))
         print(f"      {name}, direct: {words(direct)}", flush=True)
