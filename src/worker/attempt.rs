@@ -236,6 +236,11 @@ pub(super) async fn attempt<N: Net, C: Stream>(
             Uploaded::DoneInHead { behind } => (Rest::Taken(buf.len() - behind), down),
             // What the upload has thrown away need not be waited for again.
             Uploaded::Stopped { drained } => {
+                if flow.refusal.get().is_some()
+                    && let Some(stream) = lease.take()
+                {
+                    stream.reset();
+                }
                 let end = if matches!(down, Down::Cut) { End::Reset } else { End::Close { linger: !drained } };
                 return Outcome::End(end);
             }

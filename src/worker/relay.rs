@@ -228,7 +228,8 @@ pub(super) async fn upload<N: Net, C: Stream>(
     };
     core.buffers.put(buf);
     flow.refusal.set(Some(refusal));
-    core.net.shutdown(backend.handle(), How::Both);
+    // No FIN: there are servers that take what came before it for the whole body. The attempt ends by resetting the connection.
+    core.net.shutdown(backend.handle(), How::Read);
     Uploaded::Stopped { drained: false }
 }
 

@@ -100,10 +100,10 @@ class Lane:
 
     async def serve(self, reader, writer):
         """Answers each whole request; says 100 (Continue) where it was asked to. What is unclean is a fault and the end."""
-        task, record = asyncio.current_task(), self.record
+        task, record, at, data = asyncio.current_task(), self.record, 0, bytearray()
         self.tasks.add(task)
         self.writers.append(writer)
-        data, at, continued = bytearray(), 0, False
+        continued = False
         record.connections.append(data)
         try:
             while more := await reader.read(65536):
@@ -122,6 +122,8 @@ class Lane:
                     at, continued = end, False
                     body = b"" if request.method == "HEAD" else b"ok\n"
                     writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX-Echo: {echo(request)}\r\n\r\n".encode("latin-1") + body)
+            if at != len(data) and not writer.is_closing():
+                record.faults.append("ends a cut body by FIN instead of a reset")
         except message.Unclean as unclean:
             record.faults.append(f"sends {unclean}")
         except OSError:

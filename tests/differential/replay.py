@@ -7,6 +7,8 @@ response to the last; where a server differs, the replay is made again in that p
 import asyncio
 import dataclasses
 import re
+import socket
+import struct
 
 import message
 from recording import address, echo
@@ -120,7 +122,9 @@ async def replay(port, source, unit, paced):
         pass
     await until(answered)
     if unit.cut and not closed:
+        # As Ringway does: a cut body ends by a reset, for a FIN would say that this is all.
         await asyncio.sleep(0.03)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.close()
     return Reply([int(status) for status in FINAL.findall(got)], closed)
 

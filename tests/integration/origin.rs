@@ -368,6 +368,19 @@ impl OriginConn {
         false
     }
 
+    /// Reads on until the connection ends; whether a reset ended it. `false`, too, if it does not end in time.
+    pub fn wait_reset(&mut self, at_most: Duration) -> bool {
+        let _ = self.stream.set_read_timeout(Some(at_most));
+        let mut buf = [0u8; 4096];
+        loop {
+            match self.stream.read(&mut buf) {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(e) => return e.kind() == ErrorKind::ConnectionReset,
+            }
+        }
+    }
+
     /// Waits.
     pub fn sleep(&self, time: Duration) {
         let until = Instant::now() + time;
