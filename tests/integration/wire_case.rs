@@ -263,11 +263,6 @@ impl Stage {
         *self.play.lock().expect("the play") = Play { answers: vec![steps], ..Play::default() };
     }
 
-    /// Whether a whole request has come, whatever it asked for.
-    pub fn has_whole_request(&self) -> bool {
-        self.play.lock().expect("the play").got.iter().any(|got| got.whole)
-    }
-
     /// How many requests for a target have come since it was last told what to answer, and how many of them whole.
     pub fn requests(&self, target: &str) -> (usize, usize) {
         let play = self.play.lock().expect("the play");
