@@ -110,13 +110,19 @@ fn judge_line(line: &Line, entry: &Entry, ledger: &Ledger) -> Result<(), &'stati
         if (&*line.method, &line.host, &line.path) != (plan.method, &host, &format!("/x/{}", plan.id)) {
             return Err("is about another request");
         }
-        if line.cluster != plan.cluster.map(|c| format!("c{c}")) {
+        let unknown = line.cluster.is_none() && line.reason == "NO_ROUTE";
+        if !unknown && line.cluster != plan.cluster.map(|c| format!("c{c}")) {
             return Err("names another cluster");
         }
         let retries = plan.cluster.map_or(0, |c| ledger.rules.policies[c].retries);
         if line.retries > u64::from(retries) || entry.arrivals as u64 > line.retries + 1 {
             return Err("counts other retries");
         }
+    }
+    if line.reason == "FAIL_OPEN"
+        && !plan.cluster.is_some_and(|c| ledger.rules.policies[c].fail_open > 0 || line.retries > 0)
+    {
+        return Err("fails open where that is not wanted");
     }
     agree(line, &entry.seen, plan.expect || plan.script.interims > 0)?;
     // Who has left by itself knows neither how it would have ended nor how much would have come.
@@ -172,8 +178,8 @@ fn ended(line: &Line, seen: &Seen) -> Result<(), &'static str> {
             "DRAINED",
         ],
     };
-    // A retry that had nobody left who is up.
-    let last_resort = line.reason == "FAIL_OPEN" && line.retries > 0 && reasons.contains(&"OK");
+    // By a backend that is down: the cluster fails open, or a retry had nobody left who is up.
+    let last_resort = line.reason == "FAIL_OPEN" && reasons.contains(&"OK");
     if !reasons.contains(&line.reason.as_str()) && !last_resort {
         return Err("has a reason that does not fit");
     }
