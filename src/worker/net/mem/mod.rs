@@ -93,6 +93,8 @@ pub struct Counts {
 struct Inner {
     world: RefCell<World>,
     tasks: RefCell<Tasks>,
+    /// Called whenever time is about to pass.
+    watch: RefCell<Option<Box<dyn Fn()>>>,
 }
 
 /// The net of one simulated core; a clone is the same core.
@@ -109,7 +111,8 @@ impl Mem {
     pub fn with(seed: u64, weather: Weather) -> Mem {
         let mut world = World::new(seed, weather);
         let core = world.add_core();
-        Mem(Rc::new(Inner { world: RefCell::new(world), tasks: RefCell::default() }), core)
+        let (world, tasks, watch) = (RefCell::new(world), RefCell::default(), RefCell::default());
+        Mem(Rc::new(Inner { world, tasks, watch }), core)
     }
 
     /// One more core of the same simulation, with ticks and a doorbell of its own.
@@ -141,6 +144,23 @@ impl Mem {
     /// Sets what goes wrong at an endpoint from now on; `Fault::default()` is nothing.
     pub fn fault(&self, endpoint: &Endpoint, fault: Fault) {
         self.0.world.borrow_mut().faults.insert(endpoint.clone(), fault);
+    }
+
+    /// Nothing goes wrong at any endpoint from now on.
+    pub fn heal(&self) {
+        self.0.world.borrow_mut().faults.clear();
+    }
+
+    /// Has something called at every step: whenever no task can run and time is about to pass. It may look at this
+    /// simulation, and must not wait for it. [`Mem::finish`] ends that.
+    pub fn on_step(&self, watch: impl Fn() + 'static) {
+        *self.0.watch.borrow_mut() = Some(Box::new(watch));
+    }
+
+    /// Uses of handles whose streams were closed, and received bytes that were lost: see [`Counts`].
+    pub fn misuses(&self) -> (usize, usize) {
+        let world = self.0.world.borrow();
+        (world.stale_handles, world.bytes_lost)
     }
 
     /// Bounds the number of streams that this core holds: beyond it accept and connect fail with EMFILE.
@@ -202,6 +222,7 @@ impl Mem {
     /// Ends the simulation: drops the tasks that are left. Returns what there was before.
     pub fn finish(&self) -> Counts {
         let counts = self.counts();
+        *self.0.watch.borrow_mut() = None;
         let left = self.0.tasks.borrow_mut().take_all();
         drop(left);
         counts
@@ -210,6 +231,12 @@ impl Mem {
     /// Whether the kernel refuses to splice just now.
     fn refuses(&self) -> bool {
         self.0.world.borrow_mut().dice.once_in(30)
+    }
+
+    /// How many of so many bytes a send takes on.
+    fn part_of(&self, n: usize) -> usize {
+        let mut world = self.0.world.borrow_mut();
+        if world.weather.short { world.dice.part_of(n) } else { n }
     }
 
     fn wait(&self, kind: Kind) -> Operation {
@@ -282,7 +309,7 @@ impl Stream for MemStream {
         if buf.is_empty() {
             return (Ok(0), buf);
         }
-        let part = self.mem.0.world.borrow_mut().dice.part_of(buf.len());
+        let part = self.mem.part_of(buf.len());
         let outcome = self.mem.wait(Kind::Send(self.end, buf.filled()[..part].to_vec())).await;
         buf.consume(outcome.sent);
         match outcome.result() {
@@ -318,7 +345,7 @@ impl Stream for MemStream {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let Some(bytes) = pipe.memory() else { return Err(io::ErrorKind::InvalidInput.into()) };
-        let part = self.mem.0.world.borrow_mut().dice.part_of(bytes.len());
+        let part = self.mem.part_of(bytes.len());
         let outcome = self.mem.wait(Kind::Send(self.end, bytes.iter().copied().take(part).collect())).await;
         bytes.drain(..outcome.sent);
         match outcome.result() {
