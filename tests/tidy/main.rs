@@ -5,6 +5,7 @@
 
 mod budget;
 mod layers;
+mod mutants;
 mod names;
 mod rules;
 mod source;
