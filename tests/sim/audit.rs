@@ -33,7 +33,7 @@ struct Closed {
     /// may still go there.
     down: bool,
     since: u64,
-    sent: Option<u64>,
+    sent: Option<(u64, u64)>,
 }
 
 /// The books of a seed.
@@ -53,11 +53,11 @@ pub struct Audit {
 /// Microseconds until all cores go by what was published.
 pub const TAKEN_OVER_US: u64 = 1_000_000;
 
-/// Requests sent to an endpoint; without those that went there although it is not up, if `down`.
-fn requests(cells: &Cells, down: bool) -> u64 {
-    let on_purpose = |cell: &CoreCell| if down { cell.fail_open.load(Relaxed) } else { 0 };
-    let of = |cell: &CoreCell| cell.requests.load(Relaxed).wrapping_sub(on_purpose(cell));
-    cells.all().iter().map(of).fold(0, u64::wrapping_add)
+/// Requests sent to an endpoint, and of them (with those that were refused before they were sent) how many went there because
+/// its cluster fails open or a retry had nobody left.
+fn requests(cells: &Cells) -> (u64, u64) {
+    let sum = |of: fn(&CoreCell) -> &AtomicU64| cells.all().iter().map(|cell| of(cell).load(Relaxed)).sum();
+    (sum(|cell| &cell.requests), sum(|cell| &cell.fail_open))
 }
 
 fn in_flight(cells: &Cells) -> u32 {
@@ -138,8 +138,11 @@ impl Audit {
         }
         for one in self.known.borrow_mut().values_mut() {
             if let Some(closed) = one.closed.as_mut().filter(|closed| acknowledged >= closed.since) {
-                let sent = requests(&one.cells, closed.down);
-                if closed.sent.replace(sent).is_some_and(|before| before != sent) {
+                let sent = requests(&one.cells);
+                let before = *closed.sent.get_or_insert(sent);
+                let allowed = if closed.down { sent.1 - before.1 } else { 0 };
+                if sent.0 - before.0 > allowed {
+                    closed.sent = Some(sent);
                     let (cluster, endpoint, since) = (one.cluster, &one.endpoint, closed.since);
                     self.ledger.violation(format!(
                         "at {now} a request went to {endpoint} of c{cluster}, which takes none since epoch {since}; all \

@@ -248,8 +248,8 @@ impl Backend {
             return self.echo(stream, reader, plan.id).await;
         }
         let forged = b"HTTP/1.1 200 Fine\r\nX-Id: 99999999\r\nContent-Length: 0\r\n\r\n";
-        let framed = matches!(script.frame, Frame::Length | Frame::Chunked);
-        if script.behind && framed && self.at_once && script.pause_us == 0 && whole.len() < 2_000 {
+        let ends = matches!(script.frame, Frame::Length | Frame::Chunked);
+        if script.behind && ends && self.at_once && script.pause_us == 0 && whole.len() < 2_000 {
             // In one piece with the response: no proxy can use the connection before it sees that.
             wire::send(stream, &[whole, forged].concat()).await;
             reader.more().await;

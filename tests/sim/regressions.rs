@@ -2,9 +2,9 @@
 
 use super::client::Client;
 use super::config::Config;
-use super::dice::{Dice, Side, pattern};
+use super::dice::{Dice, Side, pattern, tag};
 use super::ledger::{Ledger, Rules};
-use super::plan::{Manner, Plan, Upload};
+use super::plan::{Frame, Manner, Plan, Upload};
 use super::wire::{Ended, Framing, Head, Reader, send};
 use crossbeam_channel::bounded;
 use ringway::access_log::{self, Sink};
@@ -402,6 +402,7 @@ fn a_virtual_client_whose_upload_is_told_of_a_reset_has_no_whole_body() {
         (plan.method, plan.http10, plan.expect, plan.upgrade) = ("POST", true, false, false);
         (plan.upload, plan.manner, plan.cluster) = (Upload::Length(60_000), Manner::Whole, Some(0));
         (plan.script.status, plan.script.len, plan.script.switch) = (201, 1000, false);
+        plan.script.frame = Frame::Close;
         let rules = Rules {
             client_head_timeout: 9,
             client_body_timeout: 9,
@@ -422,7 +423,12 @@ fn a_virtual_client_whose_upload_is_told_of_a_reset_has_no_whole_body() {
             let stream = batch.remove(0).stream;
             let mut reader = Reader::new(&stream);
             reader.head().await.expect("a request");
-            send(&stream, b"HTTP/1.1 201 Fine\r\nX-Id: 0\r\nConnection: close\r\n\r\n").await;
+            let tag = tag(0, Side::Response);
+            send(
+                &stream,
+                format!("HTTP/1.1 201 Fine\r\nX-Id: 0\r\nX-Tag: {tag}\r\nConnection: close\r\n\r\n").as_bytes(),
+            )
+            .await;
             send(&stream, &pattern(0, Side::Response, 0, 500)).await;
             reader.more().await;
             stream.reset();

@@ -6,6 +6,7 @@
 mod budget;
 mod conformance;
 mod layers;
+mod mutants;
 mod names;
 mod rules;
 mod source;
