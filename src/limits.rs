@@ -62,6 +62,8 @@ pub const TURN_US: u64 = 1500;
 pub const TURN_OPERATION: i32 = 8;
 /// Bytes that an operation moves for one unit more.
 pub const TURN_BYTES_PER_UNIT: usize = 4096;
+/// Tasks that may go on in a turn because they waited for it.
+pub const TURN_CALLED: usize = (TURN_BUDGET / TURN_OPERATION) as usize;
 /// Watches that the clock fires, and clients it asks about, in one turn.
 pub const TURN_FIRED: usize = 128;
 /// Sessions whose memory is given back in one turn.

@@ -22,8 +22,6 @@ use std::task::{Poll, Waker};
 const FRESH: i32 = i32::MAX;
 /// What is spent between two looks at the clock.
 const PORTION: i32 = 16 * limits::TURN_OPERATION;
-/// So many of those that wait are woken ahead: the runtime goes to the kernel after twice as many tasks as it found.
-const AHEAD: usize = 16;
 
 thread_local! {
     /// What is left of the portion that is being spent, or FRESH. By itself, since every operation looks at it.
@@ -37,13 +35,9 @@ struct Turns {
     main: RefCell<Option<Waker>>,
     /// What is left of the turn's budget beside the portion that is being spent.
     budget: Cell<i32>,
-    /// Those that wait for a turn. While there are any, whoever comes stands behind them, and the first of them goes on when
-    /// it finds room.
-    waiting: RefCell<VecDeque<(u64, Waker)>>,
-    /// Number of the latest that came to wait.
-    latest: Cell<u64>,
-    /// Number of the turn.
-    turn: Cell<u64>,
+    /// Those that wait for a turn, and the number of those that did and have got theirs.
+    waiting: RefCell<VecDeque<Waker>>,
+    called: Cell<u64>,
     meter: RefCell<Meter>,
 }
 
@@ -97,30 +91,17 @@ impl Turns {
             main: RefCell::new(None),
             budget: Cell::new(0),
             waiting: RefCell::new(VecDeque::new()),
-            latest: Cell::new(0),
-            turn: Cell::new(0),
+            called: Cell::new(0),
             meter: RefCell::new(Meter::new()),
         }
     }
 
     fn end(&self) {
         LEFT.set(FRESH);
-        self.turn.set(self.turn.get() + 1);
-        self.waiting.borrow().iter().take(AHEAD).for_each(|(_, waker)| waker.wake_by_ref());
-    }
-
-    fn has_room(&self) -> bool {
-        self.budget.get() > 0 && clock_us().saturating_sub(self.meter.borrow().began_us) < limits::TURN_US
-    }
-
-    /// What may be spent before the next look at the clock: nothing where others wait already.
-    fn portion(&self) -> i32 {
-        if self.waiting.borrow().is_empty() {
-            self.budget.set(self.budget.get() - PORTION);
-            PORTION
-        } else {
-            0
-        }
+        let mut waiting = self.waiting.borrow_mut();
+        let next = waiting.len().min(limits::TURN_CALLED);
+        self.called.set(self.called.get() + next as u64);
+        waiting.drain(..next).for_each(Waker::wake);
     }
 }
 
@@ -149,17 +130,23 @@ pub(super) fn spend(bytes: usize) -> bool {
         }
         now -= limits::TURN_OPERATION + (bytes / limits::TURN_BYTES_PER_UNIT) as i32;
         left.set(now);
-        now < 0 && is_spent()
+        now < 0 && is_over()
     })
 }
 
-/// A portion has been spent: whether there is no other in this turn.
+/// A portion has been spent: whether that was the last one of this turn.
 #[cold]
-fn is_spent() -> bool {
+fn is_over() -> bool {
     TURNS.with(|turns| {
-        turns.budget.set(turns.budget.get() + LEFT.get());
-        LEFT.set(if turns.has_room() { turns.portion() } else { 0 });
-        LEFT.get() == 0
+        let budget = turns.budget.get();
+        let over = budget <= 0 || clock_us().saturating_sub(turns.meter.borrow().began_us) >= limits::TURN_US;
+        if over {
+            turns.budget.set(0);
+        } else {
+            turns.budget.set(budget - PORTION);
+            LEFT.set(LEFT.get() + PORTION);
+        }
+        over
     })
 }
 
@@ -170,64 +157,33 @@ fn begin() -> i32 {
         if let Some(main) = &*turns.main.borrow() {
             main.wake_by_ref();
         }
-        turns.budget.set(limits::TURN_BUDGET);
-        turns.portion()
-    })
-}
-
-/// A place among those that wait for a turn: its number, 0 before it is taken, and the turn in which it was.
-struct Place(u64, u64);
-
-impl Place {
-    fn poll(&mut self, turns: &Turns, waker: &Waker) -> Poll<()> {
-        // Somebody has to end this turn, even if no operation ends in it.
-        if LEFT.get() == FRESH {
-            LEFT.set(begin());
-        }
-        if self.0 == 0 {
-            turns.latest.set(turns.latest.get() + 1);
-            (self.0, self.1) = (turns.latest.get(), turns.turn.get());
-            turns.waiting.borrow_mut().push_back((self.0, waker.clone()));
-            return Poll::Pending;
-        }
-        let first = turns.waiting.borrow().front().is_some_and(|(number, _)| *number == self.0);
-        if !first || self.1 == turns.turn.get() || !turns.has_room() {
-            return Poll::Pending;
-        }
-        turns.budget.set(turns.budget.get() - limits::TURN_OPERATION);
-        self.leave(turns);
-        Poll::Ready(())
-    }
-
-    fn leave(&mut self, turns: &Turns) {
-        let mut waiting = turns.waiting.borrow_mut();
-        if waiting.front().is_some_and(|(number, _)| *number == self.0) {
-            waiting.pop_front();
-        } else {
-            waiting.retain(|(number, _)| *number != self.0);
-        }
-        self.0 = 0;
-        for next in [0, AHEAD - 1] {
-            if let Some((_, waker)) = waiting.get(next) {
-                waker.wake_by_ref();
-            }
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if self.0 != 0 {
-            TURNS.with(|turns| self.leave(turns));
-        }
-    }
+        turns.budget.set(limits::TURN_BUDGET - PORTION);
+    });
+    PORTION
 }
 
 /// Waits for a later turn: the next, unless too many wait already.
 #[cold]
 pub(super) async fn next() {
-    let mut place = Place(0, 0);
-    poll_fn(|cx| TURNS.with(|turns| place.poll(turns, cx.waker()))).await
+    let mut number = None;
+    poll_fn(|cx| {
+        TURNS.with(|turns| {
+            if let Some(number) = number {
+                if number >= turns.called.get() {
+                    return Poll::Pending;
+                }
+                spend(0);
+                return Poll::Ready(());
+            }
+            // Somebody has to end this turn, even if nothing else comes to its end in it.
+            spend(0);
+            let mut waiting = turns.waiting.borrow_mut();
+            number = Some(turns.called.get() + waiting.len() as u64);
+            waiting.push_back(cx.waker().clone());
+            Poll::Pending
+        })
+    })
+    .await
 }
 
 /// How long the turns of this thread's core were so far.
