@@ -178,6 +178,10 @@ pub const LOG_BATCH_BYTES: usize = 64 * 1024;
 pub const RESOLVE_SECONDS: u64 = 30;
 /// Seconds that the start and a reload wait for names; what has not resolved by then has no endpoints until it does.
 pub const RESOLVE_PATIENCE_SECONDS: u64 = 5;
+/// Milliseconds that the start waits for an address in use to become free, and between two tries.
+pub const ADDRESS_PATIENCE_MS: u64 = 1000;
+/// See [`ADDRESS_PATIENCE_MS`].
+pub const ADDRESS_RETRY_MS: u64 = 20;
 /// Threads that resolve names: so many may hang before the others wait.
 pub const RESOLVE_THREADS: usize = 4;
 /// Bytes of a request target that a log line shows; longer ones are cut.

@@ -163,12 +163,11 @@ fn start(
     };
 
     let mut listeners = Listeners::default();
-    let mut opened = listeners
-        .open(&supervisor.listeners(), cores)
+    let mut opened = patiently(|| listeners.open(&supervisor.listeners(), cores), |(_, e)| e)
         .map_err(|(name, e)| Failure::System(format!("$.listeners.{name}: {e}")))?;
     let since = unix_now();
     let mut monitor = door.monitor(cores, since).map_err(failed("control loop"))?;
-    let status = monitor.open(status_listen.as_ref()).map_err(failed("$.status.listen"))?;
+    let status = patiently(|| monitor.open(status_listen.as_ref()), |e| e).map_err(failed("$.status.listen"))?;
     monitor.install(status_listen.as_ref(), status);
     let sink = Sink::open(&target).map_err(failed("$.log.access"))?;
     let log = access_log::spawn(cores, sink).map_err(failed("no thread for the access log"))?;
@@ -223,6 +222,23 @@ fn start(
         state_file,
     };
     Control::new(parts).map_err(failed("control loop"))
+}
+
+/// Opens what an earlier process may still hold: the kernel closes the sockets of a process that was killed only when it has
+/// taken its rings apart, some milliseconds after the process was waited for.
+fn patiently<T, E>(mut open: impl FnMut() -> Result<T, E>, cause: impl Fn(&E) -> &io::Error) -> Result<T, E> {
+    let begin = Instant::now();
+    loop {
+        match open() {
+            Err(e)
+                if cause(&e).kind() == io::ErrorKind::AddrInUse
+                    && begin.elapsed() < Duration::from_millis(limits::ADDRESS_PATIENCE_MS) =>
+            {
+                std::thread::sleep(Duration::from_millis(limits::ADDRESS_RETRY_MS));
+            }
+            done => return done,
+        }
+    }
 }
 
 /// Climbs down the ladder, and says why where it does not hold.

@@ -341,15 +341,15 @@ fn garbage_is_answered_line_by_line() {
 }
 
 #[test]
-fn a_hundred_clients_and_one_that_never_reads() {
+fn a_thousand_clients_and_one_that_never_reads() {
     let rig = Rig::new();
     let mut never_reads = rig.client();
     let request = format!("{}\n", json!({"v": 1, "id": 1, "cmd": "status"}));
     never_reads.reader.get_mut().set_nonblocking(true).expect("set");
     while never_reads.reader.get_mut().write_all(request.as_bytes()).is_ok() {}
-    let mut clients: Vec<Client> = (0..100).map(|_| rig.client()).collect();
+    let mut clients: Vec<Client> = (0..1000).map(|_| rig.client()).collect();
     // Those that were silent longest had to make room.
-    let kept = clients.split_off(100 - limits::CONTROL_CLIENTS_MAX + 1);
+    let kept = clients.split_off(1000 - limits::CONTROL_CLIENTS_MAX + 1);
     for mut client in kept {
         assert_eq!(client.status()["generation"], 1);
     }

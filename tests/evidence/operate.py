@@ -164,7 +164,14 @@ def comes_back(io, ringway):
     ringway.child.wait()
     ringway.child = spawn(ringway.child.args, stderr=open(ringway.errors, "ab"))
     wait_port(ringway.port, "ringway")
-    status = json.loads(ringway.ctl("status", "--json")[1])
+    # The killed one's listener may outlive it for a moment, so that its port says nothing; the socket's answer does.
+    code, text = ringway.ctl("status", "--json")
+    for _ in range(50):
+        if code == 0:
+            break
+        time.sleep(0.1)
+        code, text = ringway.ctl("status", "--json")
+    status = json.loads(text)
     said = status["clusters"]["app"]["backends"]["b1"].get("overrides", [{}])[0]
     check(f"{io}: kill -9 of Ringway: the override is back", said.get("set") == {"weight": 7} and said.get("why") == "canary", said)
     routes = json.loads(ringway.ctl("routes", "--json")[1])["routes"]

@@ -3,6 +3,7 @@
 use crate::harness::{Driver, Ringway, Scratch, binary, cli, free_address, lossy, run, seconds};
 use crate::origin::Origin;
 use serde_json::Value;
+use std::io::Write;
 use std::process::Command;
 
 const GOOD: &str = r#"{
@@ -177,9 +178,25 @@ fn a_second_instance_on_the_same_address_is_refused() {
 
 #[test]
 fn run_looks_for_config_json_here() {
+    served_from_here(|_| ());
+}
+
+#[test]
+fn an_address_that_is_about_to_be_free_is_waited_for() {
+    served_from_here(|address| {
+        let leaves = std::net::TcpListener::bind(address).expect("free");
+        std::thread::spawn(move || {
+            std::thread::sleep(crate::harness::millis(300));
+            drop(leaves);
+        });
+    });
+}
+
+fn served_from_here(prepare: impl Fn(std::net::SocketAddr)) {
     let origin = Origin::saying("found");
     let scratch = Scratch::new();
     let address = free_address();
+    prepare(address);
     let config = serde_json::json!({
         "listeners": {"main": address.to_string()}, "io": "epoll", "workers": 1,
         "clusters": {"app": {"backends": {"b1": origin.address().to_string()}}}, "routes": {"*": "app"},
@@ -193,12 +210,19 @@ fn run_looks_for_config_json_here() {
         .spawn()
         .expect("start");
     let until = std::time::Instant::now() + seconds(10);
-    while std::net::TcpStream::connect(address).is_err() && std::time::Instant::now() < until {
+    // Whoever else listens there never answers.
+    let get = || {
+        let mut stream = std::net::TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(seconds(1)))?;
+        stream.write_all(format!("GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes())?;
+        std::io::read_to_string(stream)
+    };
+    let mut answer = get();
+    while answer.is_err() && std::time::Instant::now() < until {
         std::thread::sleep(crate::harness::millis(20));
+        answer = get();
     }
-    let listening = std::net::TcpStream::connect(address).is_ok();
-    let text = listening.then(|| crate::client::Client::at(address).get("/").text());
     let _ = child.kill();
     let _ = child.wait();
-    assert_eq!(text.as_deref(), Some("found"));
+    assert!(answer.as_ref().is_ok_and(|text| text.ends_with("\r\n\r\nfound")), "{answer:?}");
 }
