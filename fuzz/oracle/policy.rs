@@ -121,6 +121,7 @@ pub const POLICIES: &[Policy] = &[
     }),
     policy(Fault::BadCoding, "lists with empty members", has_empty_members),
     policy(Fault::UnknownCoding, "lists with empty members", has_empty_members),
+    policy(Fault::NoUpgrade, "a 101 says in one line what follows", |case| case.all("upgrade").len() > 1),
     policy(Fault::ChunkOverflow, "sizes of more than 63 bits", |case| {
         case.body().split(|byte| !super::grammar::hexdig(*byte)).any(|digits| digits.len() >= 16)
     }),

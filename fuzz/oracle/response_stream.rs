@@ -366,6 +366,7 @@ fn judge_head(seen: &Seen, head: &head::Response, more: usize) {
     let count = |lines: &[Line], name: &str| lines.iter().filter(|line| line.is(name)).count();
     assert_eq!(count(&out.lines, "via"), count(&head.lines, "via") + 1);
     assert_eq!(count(&out.lines, "upgrade"), usize::from(switch));
+    assert!(!switch || grammar::members(&out.lines, "upgrade") == grammar::members(&head.lines, "upgrade"));
     assert!(count(&out.lines, "connection") <= 1);
     if head.status >= 200 && !dated {
         assert_eq!(count(&out.lines, "date"), 1);
