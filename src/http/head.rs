@@ -284,8 +284,10 @@ impl ResponseHead {
         self.keep_alive_timeout = self.fields.value(Known::KeepAlive, bytes).and_then(keep_alive_timeout);
         self.upgrade = Span::default();
         if self.status == 101 {
-            match self.fields.first_of(Known::Upgrade) {
-                Some(field) if !field.value.is_empty() => self.upgrade = field.value,
+            // One line, as in the request: the protocols of a second one would be compared with nothing and told to nobody.
+            let mut named = self.fields.all(Known::Upgrade);
+            match (named.next(), named.next()) {
+                (Some(field), None) if !field.value.is_empty() => self.upgrade = field.value,
                 _ => return Err(Broken::new(Fault::NoUpgrade, STATUS_AT)),
             }
         }
@@ -923,6 +925,8 @@ pub(super) mod tests {
             ("HTTP/1.1 200 O\0K", Fault::Nul),
             ("HTTP/1.1 200 O\rK", Fault::BareCr),
             ("HTTP/1.1 101 S", Fault::NoUpgrade),
+            ("HTTP/1.1 101 S\r\nUpgrade:", Fault::NoUpgrade),
+            ("HTTP/1.1 101 S\r\nUpgrade: websocket\r\nUpgrade: h2c", Fault::NoUpgrade),
         ] {
             assert_eq!(respond(&format!("{line}\r\n\r\n"), Method::Get).map(|_| ()), Err(fault), "{line:?}");
         }

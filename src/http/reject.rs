@@ -63,7 +63,7 @@ faults! {
     BadStatus 400 "bad-status" "RFC 9110 section 15" "The status code is not between 100 and 599.";
     UnsolicitedUpgrade 400 "unsolicited-upgrade" "RFC 9110 section 7.8" "A 101 response came to a request that asked for no upgrade.";
     TooManyInterim 400 "too-many-interim" "RFC 9110 section 15.2" "Too many interim responses came before the final one.";
-    NoUpgrade 400 "no-upgrade" "RFC 9110 section 15.2.2" "A 101 response does not name the protocol it switches to.";
+    NoUpgrade 400 "no-upgrade" "RFC 9110 section 15.2.2" "A 101 response does not name the protocol it switches to, once.";
 
     // The request target and the Host field.
     BadTarget 400 "bad-target" "RFC 9112 section 3.2" "The request target has none of the four forms.";
