@@ -74,7 +74,7 @@ on_both_drivers! {
         let ringway = Ringway::before(driver, &[&origin]);
         let begun = |head: &str| {
             let mut client = Client::to(&ringway);
-            client.send(&format!("POST / HTTP/1.1\r\nHost: a\r\n{head}"));
+            client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{head}"));
             std::thread::sleep(millis(200));
             client
         };

@@ -36,13 +36,16 @@ struct Closed {
     sent: Option<(u64, u64)>,
 }
 
+/// What a cluster counts.
+type Of = (Arc<ClusterEnds>, Arc<Waits>);
+
 /// The books of a seed.
 pub struct Audit {
     mem: Mem,
     ledger: Rc<Ledger>,
     stats: Vec<Arc<CoreStats>>,
     known: RefCell<BTreeMap<BackendId, Known>>,
-    clusters: RefCell<BTreeMap<ClusterId, (Arc<ClusterEnds>, Arc<Waits>)>>,
+    clusters: RefCell<BTreeMap<ClusterId, Of>>,
     /// The latest epoch, and by when all cores are to have said that they go by it.
     epoch: Cell<(u64, u64)>,
     /// Panics, uses of stale handles and lost bytes so far.

@@ -29,6 +29,9 @@ pub struct Core {
     pub stats: Arc<CoreStats>,
 }
 
+/// Where a verdict will be.
+type Awaited = Rc<RefCell<Option<Verdict>>>;
+
 /// See the head of the file.
 pub struct Control {
     pub mem: Mem,
@@ -43,7 +46,7 @@ pub struct Control {
     cores: Vec<Core>,
     outbox: Receiver<FromWorker>,
     /// Probes that will give a verdict, and the verdict once it is there.
-    verdicts: RefCell<Vec<(ProbeId, Rc<RefCell<Option<Verdict>>>)>>,
+    verdicts: RefCell<Vec<(ProbeId, Awaited)>>,
     done: Cell<bool>,
     stopped: Cell<bool>,
     pub seen: RefCell<Seen>,

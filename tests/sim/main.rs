@@ -72,7 +72,8 @@ fn seeds() {
     let sum = |of: fn(&Shown) -> u64| all.iter().map(|(_, shown)| of(shown)).sum::<u64>();
     let took = begun.elapsed().as_secs_f64();
     println!("{seeds} seeds in {took:.1} s, {:.0} a second", seeds as f64 / took);
-    let figures: [(&str, fn(&Shown) -> u64); 21] = [
+    type Figure = fn(&Shown) -> u64;
+    let figures: [(&str, Figure); 21] = [
         ("exchanges served", |s| s.completed as u64),
         ("exchanges ended by a fault, or refused", |s| s.failed as u64),
         ("times that the invariants were looked at", |s| s.steps),
