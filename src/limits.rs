@@ -58,6 +58,8 @@ pub const RING_COMPLETIONS: u32 = 16 * 1024;
 pub const TURN_BUDGET: i32 = 1200;
 /// Microseconds after which the same holds, whatever it has cost.
 pub const TURN_US: u64 = 1500;
+/// Microseconds of a turn after which, for a tick or two, operations take a dearer way that keeps turns short.
+pub const TURN_LONG_US: u64 = 3000;
 /// What an operation costs, the request that is parsed or the answer that is written because of it included.
 pub const TURN_OPERATION: i32 = 8;
 /// Bytes that an operation moves for one unit more.

@@ -26,6 +26,8 @@ const PORTION: i32 = 16 * limits::TURN_OPERATION;
 thread_local! {
     /// What is left of the portion that is being spent, or FRESH. By itself, since every operation looks at it.
     static LEFT: Cell<i32> = const { Cell::new(FRESH) };
+    /// Looks at the clock of the core until turns count as short again.
+    static LONG: Cell<u8> = const { Cell::new(0) };
     static TURNS: Turns = const { Turns::new() };
 }
 
@@ -82,6 +84,9 @@ impl Meter {
         let bucket = TURN_BOUNDS_US.iter().position(|bound| us <= *bound).unwrap_or(TURN_BOUNDS_US.len());
         self.times.buckets[bucket] += 1;
         self.times.longest_us = self.times.longest_us.max(us);
+        if us > limits::TURN_LONG_US {
+            LONG.set(2);
+        }
     }
 }
 
@@ -186,8 +191,14 @@ pub(super) async fn next() {
     .await
 }
 
-/// How long the turns of this thread's core were so far.
+/// Whether there was a long turn lately: then what can be done to shorten them is worth its price.
+pub(super) fn are_long() -> bool {
+    LONG.get() > 0
+}
+
+/// How long the turns of this thread's core were so far; to be asked once a tick.
 pub(super) fn times() -> TurnTimes {
+    LONG.set(LONG.get().saturating_sub(1));
     TURNS.with(|turns| turns.meter.borrow().times)
 }
 
