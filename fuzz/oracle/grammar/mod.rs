@@ -152,17 +152,17 @@ impl<'a> Reader<'a> {
 
 /// `ALPHA`
 pub fn alpha(byte: u8) -> bool {
-    matches!(byte, b'A'..=b'Z' | b'a'..=b'z')
+    byte.is_ascii_alphabetic()
 }
 
 /// `DIGIT`
 pub fn digit(byte: u8) -> bool {
-    matches!(byte, b'0'..=b'9')
+    byte.is_ascii_digit()
 }
 
 /// `HEXDIG`, of any case (RFC 5234 section 2.3).
 pub fn hexdig(byte: u8) -> bool {
-    matches!(byte, b'0'..=b'9' | b'A'..=b'F' | b'a'..=b'f')
+    byte.is_ascii_hexdigit()
 }
 
 /// `tchar` (RFC 9110 section 5.6.2).
