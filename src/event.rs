@@ -5,6 +5,7 @@
 
 use crate::config::ListenerId;
 use crate::failures::Failures;
+use crate::malformed::Malformed;
 use crate::publish::Snapshot;
 use crate::route::counts::Ends;
 use crate::route::histogram::Histogram;
@@ -13,6 +14,7 @@ use crossbeam_channel::Sender;
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
 /// Control to worker. A new snapshot needs no message: the doorbell alone makes the worker look.
@@ -120,6 +122,56 @@ pub enum FromWorker {
     },
 }
 
+/// Upper bounds of the buckets of turns in microseconds, inclusive, ascending. One more bucket has no bound.
+pub const TURN_BOUNDS_US: [u64; 10] = [250, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 1_000_000];
+
+/// How long the turns of an event loop were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TurnTimes {
+    /// Turns by bucket, not accumulated; the last one is beyond all bounds.
+    pub buckets: [u64; TURN_BOUNDS_US.len() + 1],
+    /// All turns together, microseconds.
+    pub sum_us: u64,
+    /// The longest one.
+    pub longest_us: u64,
+}
+
+impl TurnTimes {
+    /// Turns that took longer than this bound, which is one of [`TURN_BOUNDS_US`].
+    pub fn over(&self, bound_us: u64) -> u64 {
+        let buckets = self.buckets.iter().enumerate();
+        buckets.filter(|(i, _)| i.checked_sub(1).is_some_and(|i| TURN_BOUNDS_US[i] >= bound_us)).map(|(_, n)| n).sum()
+    }
+}
+
+/// The same as a core shows it to control.
+#[derive(Debug, Default)]
+pub struct Turns {
+    buckets: [AtomicU64; TURN_BOUNDS_US.len() + 1],
+    sum_us: AtomicU64,
+    longest_us: AtomicU64,
+}
+
+impl Turns {
+    /// Shows these.
+    pub fn store(&self, times: &TurnTimes) {
+        for (shown, n) in self.buckets.iter().zip(times.buckets) {
+            shown.store(n, Relaxed);
+        }
+        self.sum_us.store(times.sum_us, Relaxed);
+        self.longest_us.store(times.longest_us, Relaxed);
+    }
+
+    /// What is shown.
+    pub fn load(&self) -> TurnTimes {
+        TurnTimes {
+            buckets: std::array::from_fn(|i| self.buckets[i].load(Relaxed)),
+            sum_us: self.sum_us.load(Relaxed),
+            longest_us: self.longest_us.load(Relaxed),
+        }
+    }
+}
+
 /// What one core counts. One writer (the core); read by control at any time: relaxed loads and stores only.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -138,6 +190,10 @@ pub struct CoreStats {
     pub connections: AtomicU64,
     /// Of those, idle between requests.
     pub idle: AtomicU64,
+    /// Connections that are busy now: as many slots are taken.
+    pub busy: AtomicU64,
+    /// Pipes in use now.
+    pub pipes: AtomicU64,
     /// Exchanges ended, own answers included.
     pub exchanges: AtomicU64,
     /// Own answers by class 4xx, 5xx.
@@ -160,6 +216,8 @@ pub struct CoreStats {
     pub buffers: AtomicU64,
     /// The latest exchanges that went wrong.
     pub failures: Failures,
+    /// The latest messages that were refused.
+    pub malformed: Malformed,
     /// Attempts that went out on a pooled connection.
     pub pool_hits: AtomicU64,
     /// Attempts that found none they could use.
@@ -168,6 +226,8 @@ pub struct CoreStats {
     pub ends: Ends,
     /// How late each tick came.
     pub lag: Histogram,
+    /// How long the turns of its event loop were, as of the latest tick.
+    pub turns: Turns,
     /// Microseconds that the core's thread has had a CPU, as of the latest tick.
     pub cpu_us: AtomicU64,
     /// The same as thousandths of the time between the latest two ticks.

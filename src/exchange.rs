@@ -74,7 +74,7 @@ pub enum Reason {
 }
 
 /// All reason codes, at [`Reason::index`]. New ones are added at the end.
-pub const CODES: [&str; 25] = [
+pub const CODES: [&str; 27] = [
     "OK",
     "REJECTED",
     "CLIENT_TIMEOUT",
@@ -100,6 +100,8 @@ pub const CODES: [&str; 25] = [
     "FAIL_OPEN",
     "QUEUE_FULL",
     "QUEUE_TIMEOUT",
+    "TLS_HELLO",
+    "HTTP2_PREFACE",
 ];
 
 const _: () = assert!(CODES.len() <= limits::REASONS_MAX);
@@ -114,6 +116,9 @@ impl Reason {
     pub fn index(self) -> usize {
         match self {
             Reason::Done => 0,
+            // Another protocol on this port is nobody's malformed request: the operator has something to put right.
+            Reason::Rejected(Fault::TlsHello) => 25,
+            Reason::Rejected(Fault::Http2Preface) => 26,
             Reason::Rejected(_) => 1,
             Reason::ClientTimeout => 2,
             Reason::ClientSlow => 3,
@@ -160,7 +165,7 @@ impl Reason {
             Reason::Rejected(fault) => fault.describe(),
             Reason::ClientTimeout => "The request did not arrive in time.",
             Reason::ClientSlow => "The request body arrived too slowly.",
-            Reason::ClientTruncated => "The request ended before its body was complete.",
+            Reason::ClientTruncated => "The request ended before it was complete.",
             Reason::BodyTooLarge => "The request body is larger than this application accepts.",
             Reason::NoRoute => "No application is configured under this name.",
             Reason::NoBackend => "The application has no running backend at the moment.",
@@ -318,6 +323,8 @@ mod tests {
         for (reason, code) in [
             (Reason::Done, "OK"),
             (Reason::Rejected(fault), "REJECTED"),
+            (Reason::Rejected(Fault::TlsHello), "TLS_HELLO"),
+            (Reason::Rejected(Fault::Http2Preface), "HTTP2_PREFACE"),
             (Reason::NoBackend, "NO_BACKEND"),
             (Reason::BadResponse(fault), "BAD_RESPONSE"),
             (Reason::BackendStalled, "BACKEND_STALLED"),

@@ -15,6 +15,7 @@ pub mod config;
 pub mod event;
 pub mod exchange;
 pub mod failures;
+pub mod malformed;
 
 pub mod publish;
 pub mod supervisor;
@@ -26,4 +27,5 @@ pub mod ctl;
 pub mod demo;
 pub mod doctor;
 pub mod metrics;
+pub mod parse;
 pub mod worker;

@@ -54,6 +54,22 @@ pub const LISTEN_BACKLOG: i32 = 4096;
 pub const RING_ENTRIES: u32 = 1024;
 /// Completion entries of one ring: many connections may complete in one turn.
 pub const RING_COMPLETIONS: u32 = 16 * 1024;
+/// What one turn of the event loop may cost before other tasks wait for the next one: about its microseconds.
+pub const TURN_BUDGET: i32 = 1200;
+/// Microseconds after which the same holds, whatever it has cost.
+pub const TURN_US: u64 = 1500;
+/// What an operation costs, the request that is parsed or the answer that is written because of it included.
+pub const TURN_OPERATION: i32 = 8;
+/// Bytes that an operation moves for one unit more.
+pub const TURN_BYTES_PER_UNIT: usize = 4096;
+/// Tasks that may go on in a turn because they waited for it.
+pub const TURN_CALLED: usize = (TURN_BUDGET / TURN_OPERATION) as usize;
+/// Watches that the clock fires, and clients it asks about, in one turn.
+pub const TURN_FIRED: usize = 128;
+/// Sessions whose memory is given back in one turn.
+pub const TURN_FREED: usize = 128;
+/// Microseconds within which turns are not told apart.
+pub const TURN_RESOLUTION_US: u64 = 250;
 /// Milliseconds between two ticks of a worker's clock; the resolution of every deadline.
 pub const TICK_MS: u64 = 1000;
 
@@ -154,6 +170,17 @@ pub const CONTROL_CLIENTS_MAX: usize = 64;
 pub const FAILURES_KEPT: usize = 256;
 /// See [`FAILURES_KEPT`].
 pub const FAILURE_TEXT_BYTES_MAX: usize = 128;
+/// Refused messages that each core keeps of one kind (reason and side).
+pub const MALFORMED_PER_KIND: usize = 4;
+/// Bytes of all of them together.
+pub const MALFORMED_BYTES_MAX: usize = 256 * 1024;
+/// Bytes that are kept behind the fault of a message in which no end of a head was found: up to the end of the line, and no
+/// more than this.
+pub const MALFORMED_CONTEXT_BYTES: usize = 128;
+/// Bytes of each name that is kept with one.
+pub const MALFORMED_TEXT_BYTES_MAX: usize = 128;
+/// Bytes of refused messages in one answer on the control socket; of those beyond it, only the place is told.
+pub const MALFORMED_ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Largest weight of a backend.
 pub const WEIGHT_MAX: u32 = 65_535;
 /// Patches over the config file that are remembered one by one; the older half of more is taken together.
@@ -174,6 +201,13 @@ pub const PAUSE_SECONDS_MAX: u64 = 600;
 pub const LOG_BATCHES_MAX: usize = 32;
 /// Bytes of log lines that one core collects before they are handed to the writer.
 pub const LOG_BATCH_BYTES: usize = 64 * 1024;
+/// Connections of one core from which on its idle ones are parked in an epoll set; below, each waits in a task of its own,
+/// which costs some 1.1 KiB and up to a twentieth less CPU time per request.
+pub const PARK_FROM: usize = 512;
+/// Parked connections that are taken up at a time.
+pub const UNPARK_BATCH: usize = 256;
+/// Parked connections whose deadlines are looked at before other tasks may run.
+pub const PARKED_TICK_BATCH: usize = 16 * 1024;
 /// Seconds between two resolutions of a name.
 pub const RESOLVE_SECONDS: u64 = 30;
 /// Seconds that the start and a reload wait for names; what has not resolved by then has no endpoints until it does.

@@ -6,9 +6,11 @@ use ringway::control::Ended;
 use ringway::control::signals::Signals;
 use ringway::control::start::{self, DEFAULT_FILES, Failure};
 use ringway::ctl::arguments::{Asked, CtlCommand};
+use ringway::http::Method;
+use ringway::parse::Side;
 use ringway::worker::net::machine;
-use ringway::{ctl, demo, doctor, worker};
-use std::io::Write;
+use ringway::{ctl, demo, doctor, parse, worker};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 #[global_allocator]
@@ -18,6 +20,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const GOOD: i32 = 0;
 const FAILED: i32 = 1;
 const BAD_CONFIG: i32 = 2;
+const BAD_USAGE: i32 = 2;
 
 /// An HTTP/1.1 load-balancing reverse proxy for Linux on io_uring, one event loop per core.
 #[derive(Parser)]
@@ -31,6 +34,7 @@ Examples:
   ringway run --config config.json       serve
   ringway ctl status                     what runs, what is down since when and why
   ringway ctl reload                     take over the changed config, touching no connection
+  ringway parse request.bin              what Ringway makes of raw bytes: verdict, place and clause of a fault
 
 Signals of a running proxy: HUP reloads, USR1 opens the access log again, TERM and INT let connections end and stop
 (a second one stops at once). Exit codes: 0 good, 1 failed, 2 bad config or bad usage. RINGWAY_LOG=debug says more."
@@ -79,6 +83,21 @@ Examples:
   ringway demo
   ringway demo --port 9000 --for 10")]
     Demo(Demo),
+    /// Judge raw HTTP/1.1 messages: what is accepted, what refused and at which byte, and what would go on.
+    #[command(after_help = "\
+The file holds raw bytes: one or more requests in a row, as a client sends them on one connection, or responses, as a
+backend does. They are judged by the code that serves traffic, with the settings that hold by default. Of each message is
+told: the verdict; how its body ends; of one that is refused, status, reason, the byte offset in the file of the first
+fault, the clause of the RFC that it breaks and the bytes around it; of one that is accepted, the head as it would go on.
+
+Exit code 0 if all are accepted, 1 if one is refused, 2 if the file cannot be read.
+
+Examples:
+  ringway parse request.bin
+  printf 'GET / HTTP/1.1\\r\\nHost : a\\r\\n\\r\\n' | ringway parse -
+  ringway parse --response --to HEAD answer.bin --json
+  ringway ctl errors --save refused")]
+    Parse(Parse),
     /// Talk to a running proxy over its control socket.
     #[command(after_help = "\
 Without --socket, \"control.socket\" of ./config.json or /etc/ringway/config.json is taken.
@@ -104,6 +123,24 @@ struct Demo {
 }
 
 #[derive(Args)]
+struct Parse {
+    /// The file, or `-` for standard input.
+    file: PathBuf,
+    /// It holds responses.
+    #[arg(long)]
+    response: bool,
+    /// Method of the requests that the responses answer.
+    #[arg(long, value_name = "METHOD", default_value = "GET", requires = "response")]
+    to: String,
+    /// Value of those requests' Upgrade field.
+    #[arg(long, value_name = "PROTOCOL", default_value = "", hide_default_value = true, requires = "response")]
+    upgrade: String,
+    /// Print the verdicts as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
 struct Ctl {
     /// The control socket.
     #[arg(long, value_name = "PATH")]
@@ -122,6 +159,7 @@ fn main() {
         Command::Schema => print(&check::schema()),
         Command::Doctor => doctor(),
         Command::Demo(Demo { port, seconds }) => demo(port, seconds),
+        Command::Parse(asked) => parse(&asked),
         Command::Ctl(ctl) => control(ctl),
     };
     std::process::exit(code);
@@ -186,17 +224,40 @@ fn demo(port: u16, seconds: Option<u64>) -> i32 {
     }
 }
 
+fn parse(asked: &Parse) -> i32 {
+    let mut bytes = Vec::new();
+    let read = if asked.file == Path::new("-") {
+        std::io::stdin().read_to_end(&mut bytes).map(drop)
+    } else {
+        std::fs::read(&asked.file).map(|read| bytes = read)
+    };
+    if let Err(e) = read {
+        return complain(&format!("ringway parse: {}: {e}", asked.file.display()), BAD_USAGE);
+    }
+    let side = match asked.response {
+        false => Side::Client,
+        true => Side::Backend { method: Method::of(asked.to.as_bytes()), upgrade: asked.upgrade.as_bytes() },
+    };
+    let parsed = parse::parse(&bytes, side);
+    print(&if asked.json { parse::json(&bytes, side, &parsed) } else { parse::text(&bytes, side, &parsed) });
+    if parsed.refusal().is_none() { GOOD } else { FAILED }
+}
+
 fn control(Ctl { socket, json, command }: Ctl) -> i32 {
     let socket = match socket.map_or_else(|| ctl::default_socket(&DEFAULT_FILES), Ok) {
         Ok(socket) => socket,
         Err(why) => return complain(&format!("ringway ctl: {why}"), FAILED),
     };
-    let Asked { command, part, file } = match command.asked() {
+    let Asked { command, part, file, save } = match command.asked() {
         Ok(asked) => asked,
         Err(why) => return complain(&format!("ringway ctl: {why}"), FAILED),
     };
     let form = if json { ctl::Form::Json } else { ctl::Form::Text };
-    match ctl::run(&socket, command, part, form, &file) {
+    let answered = match save {
+        Some(dir) => ctl::save::errors(&socket, &dir, form),
+        None => ctl::run(&socket, command, part, form, &file),
+    };
+    match answered {
         Ok(text) => print(&text),
         Err(ctl::Failure::Config(why)) => complain(&why, BAD_CONFIG),
         Err(ctl::Failure::Other(why)) => complain(&format!("ringway ctl: {why}"), FAILED),

@@ -23,8 +23,9 @@ pub fn check(bytes: &[u8]) {
             assert!(coding.value.is_none() || length.value.is_none());
             assert!(coding.value.is_none_or(|v| v.eq_ignore_ascii_case(b"chunked") && version == Version::Http11));
             assert!(length.value.is_none_or(|v| !v.is_empty() && v.iter().all(u8::is_ascii_digit)));
-            assert!(coding.value.is_none() || !coding.repeated);
-            assert!(length.value.is_none() || !length.repeated);
+            for once in [coding, length] {
+                assert!(once.value.is_none() || !once.repeated);
+            }
             assert!(framing != Framing::UntilClose || flags & 16 != 0);
             if let Framing::Length(n) = framing {
                 let text = std::str::from_utf8(length.value.unwrap()).unwrap();

@@ -223,6 +223,16 @@ pub struct Worker {
     pub exchanges: u64,
     /// Idle backend connections now.
     pub pooled: u64,
+    /// Buffers in use now.
+    pub buffers: u64,
+    /// Connections to clients that are not idle: each has a slot for its deadlines.
+    pub busy: u64,
+    /// Pipes in use now.
+    pub pipes: u64,
+    /// Longest turn of its event loop so far, microseconds.
+    pub longest_turn_us: u64,
+    /// Turns that took more than 5 ms.
+    pub turns_over_5ms: u64,
 }
 
 /// One listener.

@@ -5,7 +5,7 @@
 //! talk to this server; unknown keys in `args` are errors, because a command that is half understood is not obeyed.
 
 use super::answer::{Code, Error, Id};
-use super::orders::{Apply, Backend, Log, NoArguments, Pause, Ready, Reload, Resume};
+use super::orders::{Apply, Backend, Errors, Log, NoArguments, Pause, Ready, Reload, Resume};
 use super::shape::nearest;
 use crate::limits::CONTROL_LINE_BYTES_MAX;
 use serde::{Deserialize, Serialize};
@@ -58,7 +58,7 @@ pub enum Command {
     /// Tell the running config: [`super::answer::Running`].
     Config(NoArguments),
     /// Tell what failed lately: [`super::answer::Errors`].
-    Errors(NoArguments),
+    Errors(Errors),
     /// Read, check and publish a config: [`super::answer::Receipt`].
     Reload(Reload),
     /// Change the running config by a merge patch: [`super::answer::Receipt`].

@@ -124,6 +124,70 @@ pub struct Errors {
     pub errors: Vec<Failed>,
     /// How many there were since the process began; more than are kept are forgotten.
     pub total: u64,
+    /// The latest messages that were refused, of each worker and kind (side and reason), the newest first.
+    pub malformed: Vec<Malformed>,
+    /// How many there were since the process began.
+    pub malformed_total: u64,
+}
+
+/// One message that was refused, and where it is wrong.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Malformed {
+    /// Seconds since 1970 (UTC).
+    pub at: u64,
+    /// The worker.
+    pub core: usize,
+    /// Which of the refused messages of this worker it was, from 1.
+    pub number: u64,
+    /// `request` or `response`.
+    pub side: String,
+    /// The listener that its exchange came by.
+    pub listener: String,
+    /// Who sent it: an address and port, `unix`, or `CLUSTER/ID ADDRESS` of a backend.
+    pub peer: String,
+    /// Status of the answer that the rule asks for; 502 for every response.
+    pub status: u16,
+    /// The rule that was broken, as a word.
+    pub reason: String,
+    /// Where that rule stands.
+    pub clause: String,
+    /// The rule in a sentence.
+    pub detail: String,
+    /// Offset of the first offending byte in what is kept of the message.
+    pub offset: usize,
+    /// The bytes around that, escaped.
+    pub around: String,
+    /// Where in `around` the offending byte stands.
+    pub column: usize,
+    /// Bytes that were masked, since they are secrets.
+    pub masked: usize,
+    /// Bytes of the body that were left out before the line with the fault.
+    pub left_out: u64,
+    /// What is kept does not have the fault by itself.
+    pub partial: bool,
+    /// What is kept, in hex, if it was asked for. Left out of the oldest where an answer would become too large.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<String>,
+    /// Where `ringway ctl` has written the bytes; never sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+}
+
+/// Bytes as hex digits.
+pub fn hex(bytes: &[u8]) -> String {
+    let digit = |n: u8| char::from(b"0123456789abcdef"[usize::from(n & 15)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect()
+}
+
+/// The bytes that [`hex`] made this of.
+pub fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|n| u8::try_from(n).ok());
+    let pair = |pair: &[u8]| match pair {
+        [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
+        _ => None,
+    };
+    text.as_bytes().chunks(2).map(pair).collect()
 }
 
 /// One request that Ringway answered itself with an error, or one whose response was cut.
@@ -155,4 +219,19 @@ pub struct Failed {
     /// The last backend that was tried.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backend: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_survive_the_way() {
+        let all: Vec<u8> = (0..=255).collect();
+        assert_eq!(unhex(&hex(&all)), Some(all));
+        assert_eq!(
+            (hex(b"\x0f\xa0"), unhex(""), unhex("0g"), unhex("0")),
+            ("0fa0".to_owned(), Some(vec![]), None, None)
+        );
+    }
 }

@@ -6,6 +6,9 @@ use crate::config::answer::{self, Answer, Code, Error};
 use crate::config::receipt::{self, Left};
 use crate::config::{Address, Listener, ListenerId, command};
 use crate::event::CoreStats;
+use crate::limits;
+use crate::malformed::Side;
+use crate::parse;
 use crate::publish::Snapshot;
 use crate::route::health::{CoreCell, Standing};
 use crate::route::waits::WaitCell;
@@ -45,8 +48,8 @@ pub(super) fn routes(snapshot: &Snapshot) -> receipt::Routes {
     receipt::Routes { generation: snapshot.generation, routes: routes.collect() }
 }
 
-/// The answer to `errors`.
-pub(super) fn errors(workers: &[WorkerLink]) -> receipt::Errors {
+/// The answer to `errors`; `bytes` are those of the refused messages.
+pub(super) fn errors(workers: &[WorkerLink], bytes: bool) -> receipt::Errors {
     let mut errors: Vec<receipt::Failed> = Vec::new();
     for (core, worker) in workers.iter().enumerate() {
         errors.extend(worker.stats.failures.latest().into_iter().map(|failure| receipt::Failed {
@@ -66,7 +69,50 @@ pub(super) fn errors(workers: &[WorkerLink]) -> receipt::Errors {
     // Stable: those of one core and second stay in their order.
     errors.sort_by_key(|one| one.at);
     errors.reverse();
-    receipt::Errors { errors, total: workers.iter().map(|worker| worker.stats.failures.total()).sum() }
+    receipt::Errors {
+        errors,
+        total: workers.iter().map(|worker| worker.stats.failures.total()).sum(),
+        malformed: malformed(workers, bytes),
+        malformed_total: workers.iter().map(|worker| worker.stats.malformed.total()).sum(),
+    }
+}
+
+/// The latest messages that were refused, the newest first.
+fn malformed(workers: &[WorkerLink], bytes: bool) -> Vec<receipt::Malformed> {
+    let of = |(core, worker): (usize, &WorkerLink)| {
+        worker.stats.malformed.latest().into_iter().map(move |message| (core, message))
+    };
+    let mut latest: Vec<_> = workers.iter().enumerate().flat_map(of).collect();
+    latest.sort_by_key(|(_, message)| std::cmp::Reverse((message.unix, message.number)));
+    let mut room = if bytes { limits::MALFORMED_ANSWER_BYTES_MAX } else { 0 };
+    let shown = latest.into_iter().map(|(core, message)| {
+        let kept = &message.kept;
+        let fits = room.checked_sub(kept.bytes.len());
+        // The oldest of them go without, not those in between that happen to be small.
+        room = fits.unwrap_or(0);
+        let (around, column) = parse::place(&kept.bytes, kept.at);
+        receipt::Malformed {
+            at: message.unix,
+            core,
+            number: message.number,
+            side: if kept.side == Side::Client { "request" } else { "response" }.to_owned(),
+            listener: message.listener.clone(),
+            peer: message.peer.clone(),
+            status: kept.status(),
+            reason: kept.fault.name().to_owned(),
+            clause: kept.fault.clause().to_owned(),
+            detail: kept.fault.describe().to_owned(),
+            offset: kept.at,
+            around,
+            column,
+            masked: kept.masked,
+            left_out: kept.left_out,
+            partial: kept.partial,
+            bytes: fits.map(|_| receipt::hex(&kept.bytes)),
+            file: None,
+        }
+    });
+    shown.collect()
 }
 
 /// A moment, by RFC 3339 in UTC.
@@ -166,6 +212,7 @@ pub(super) fn status(sources: &Sources) -> answer::Status {
 }
 
 fn worker(core: usize, stats: &CoreStats) -> answer::Worker {
+    let turns = stats.turns.load();
     answer::Worker {
         core,
         epoch: stats.epoch.load(Relaxed),
@@ -173,6 +220,11 @@ fn worker(core: usize, stats: &CoreStats) -> answer::Worker {
         idle: stats.idle.load(Relaxed),
         exchanges: stats.exchanges.load(Relaxed),
         pooled: stats.pooled.load(Relaxed),
+        buffers: stats.buffers.load(Relaxed),
+        busy: stats.busy.load(Relaxed),
+        pipes: stats.pipes.load(Relaxed),
+        longest_turn_us: turns.longest_us,
+        turns_over_5ms: turns.over(5_000),
     }
 }
 

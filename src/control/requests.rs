@@ -70,8 +70,8 @@ impl Control {
                 let told = self.running.told(self.supervisor.snapshot().generation);
                 self.reply(&asker, Ok(told));
             }
-            Command::Errors(_) => {
-                let errors = answers::errors(&self.workers);
+            Command::Errors(asked) => {
+                let errors = answers::errors(&self.workers, asked.bytes);
                 self.reply(&asker, Ok(errors));
             }
             Command::Reload(reload) => self.order_reload(asker, reload),

@@ -2,7 +2,9 @@
 
 use super::{Part, patch_text};
 use crate::config::command::Command;
-use crate::config::orders::{Apply, Backend, Log, NoArguments, Patience, Pause, Ready, Reload, Resume, Wait, Wish};
+use crate::config::orders::{
+    Apply, Backend, Errors, Log, NoArguments, Patience, Pause, Ready, Reload, Resume, Wait, Wish,
+};
 use crate::config::value;
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -22,8 +24,20 @@ pub enum CtlCommand {
     Stats,
     /// The running config, patches included.
     Config,
-    /// The latest requests that went wrong, with the reason.
-    Errors,
+    /// The latest requests that went wrong, with the reason, and the latest messages that were refused, with the place.
+    #[command(after_help = "\
+Of each reason and side, the latest refused messages of each worker are kept: heads only, with the values of
+Authorization, Proxy-Authorization, Cookie and Set-Cookie masked. --save writes them as raw bytes to files that
+ringway parse judges just as the proxy did; the mode of the files is 0600, and none is written over.
+
+Examples:
+  ringway ctl errors
+  ringway ctl errors --save refused && ringway parse refused/request-core0-1.400.bare-lf")]
+    Errors {
+        /// Write the bytes of the refused messages to files in this directory.
+        #[arg(long, value_name = "DIR")]
+        save: Option<PathBuf>,
+    },
     /// Take over a config; whatever is wrong with it rejects the whole, and nothing changes.
     Reload {
         /// The new config. Without it, the proxy reads the file again that it was started with.
@@ -166,6 +180,8 @@ pub struct Asked {
     pub part: Part,
     /// Name of the file or patch.
     pub file: String,
+    /// Where to write what of the answer goes to files.
+    pub save: Option<PathBuf>,
 }
 
 impl CtlCommand {
@@ -174,8 +190,8 @@ impl CtlCommand {
     /// # Errors
     /// A sentence for people.
     pub fn asked(self) -> Result<Asked, String> {
-        let plain = |command| Asked { command, part: Part::All, file: String::new() };
-        let part = |part| Asked { command: Command::Status(NoArguments {}), part, file: String::new() };
+        let plain = |command| Asked { command, part: Part::All, file: String::new(), save: None };
+        let part = |part| Asked { part, ..plain(Command::Status(NoArguments {})) };
         Ok(match self {
             CtlCommand::Status => part(Part::All),
             CtlCommand::Backends => part(Part::Backends),
@@ -183,12 +199,12 @@ impl CtlCommand {
             CtlCommand::Stats => part(Part::Counters),
             CtlCommand::Routes => plain(Command::Routes(NoArguments {})),
             CtlCommand::Config => plain(Command::Config(NoArguments {})),
-            CtlCommand::Errors => plain(Command::Errors(NoArguments {})),
+            CtlCommand::Errors { save } => Asked { save, ..plain(Command::Errors(Errors::default())) },
             CtlCommand::Reload { file, drop_patches, wait } => reload(file, drop_patches, wait)?,
             CtlCommand::Apply { patch, if_generation, wait } => {
                 let (patch, file) = patch_text(&patch)?;
                 let apply = Apply { patch, file: Some(file.clone()), if_generation, wait: wait.into() };
-                Asked { command: Command::Apply(apply), part: Part::All, file }
+                Asked { file, ..plain(Command::Apply(apply)) }
             }
             CtlCommand::Backend { set, backend, weight, seconds, why, wait } => {
                 let set = match (set, weight) {
@@ -218,7 +234,7 @@ fn reload(file: Option<PathBuf>, drop_patches: bool, wait: WaitFor) -> Result<As
         reload.file = Some(std::path::absolute(file).map_err(said)?.to_string_lossy().into_owned());
     }
     let file = file.map_or_else(|| "config".to_owned(), |file| file.display().to_string());
-    Ok(Asked { command: Command::Reload(reload), part: Part::All, file })
+    Ok(Asked { command: Command::Reload(reload), part: Part::All, file, save: None })
 }
 
 impl From<WaitFor> for Patience {

@@ -2,6 +2,7 @@
 
 pub mod arguments;
 mod render;
+pub mod save;
 
 use crate::config::answer::{Answer, Code, Error, Id, Outcome, Status};
 use crate::config::command::{Command, Hello, Request, VERSION};

@@ -44,7 +44,49 @@ pub(super) fn errors(errors: &Errors) -> String {
             backend,
         ]));
     }
-    format!("{}{} in all, {} shown\n", aligned(&rows), errors.total, errors.errors.len())
+    let mut text = format!("{}{} in all, {} shown\n", aligned(&rows), errors.total, errors.errors.len());
+    text.push_str(&malformed(errors));
+    text
+}
+
+/// The messages that were refused: of each side and reason the newest.
+fn malformed(errors: &Errors) -> String {
+    let mut text = String::new();
+    let mut kinds: Vec<(&str, &str)> = Vec::new();
+    for one in &errors.malformed {
+        let kind = (one.side.as_str(), one.reason.as_str());
+        if kinds.contains(&kind) {
+            continue;
+        }
+        kinds.push(kind);
+        let alike =
+            errors.malformed.iter().filter(|other| (other.side.as_str(), other.reason.as_str()) == kind).count();
+        let time = crate::access_log::rfc3339(one.at);
+        let _ = writeln!(text, "\n{time} {} from {}: {} {}", one.side, one.peer, one.status, one.reason);
+        let _ = writeln!(text, "  {} ({})", one.detail, one.clause);
+        let lead = format!("  byte {}: ", one.offset);
+        let (blank, width) = ("", lead.len() + one.column);
+        let _ = writeln!(text, "{lead}{}\n{blank:width$}^", one.around);
+        let mut told = vec![format!("listener {}, worker {}, number {}", one.listener, one.core, one.number)];
+        if one.left_out > 0 {
+            told.push(format!("{} bytes of body before this line left out", one.left_out));
+        }
+        if one.masked > 0 {
+            told.push(format!("{} bytes of secrets masked", one.masked));
+        }
+        if one.partial {
+            told.push("what is kept does not have the fault by itself".to_owned());
+        }
+        if alike > 1 {
+            told.push(format!("{} more like it kept", alike - 1));
+        }
+        let _ = writeln!(text, "  {}", told.join("; "));
+    }
+    if errors.malformed_total > 0 {
+        let (all, kept) = (errors.malformed_total, errors.malformed.len());
+        let _ = writeln!(text, "\n{all} refused messages in all, {kept} kept");
+    }
+    text
 }
 
 /// Proof of a change.
@@ -192,9 +234,26 @@ fn why(b: &BackendStatus, now: u64) -> String {
 }
 
 fn workers(status: &Status) -> String {
-    let mut rows = vec![row(["WORKER", "CONNECTIONS", "IDLE", "EXCHANGES", "POOLED", "EPOCH"])];
+    let mut rows = vec![row([
+        "WORKER",
+        "CONNECTIONS",
+        "IDLE",
+        "BUSY",
+        "EXCHANGES",
+        "POOLED",
+        "BUFFERS",
+        "PIPES",
+        "EPOCH",
+        "LONGEST TURN",
+        "OVER 5 MS",
+    ])];
     for w in &status.workers {
-        rows.push(row([w.core as u64, w.connections, w.idle, w.exchanges, w.pooled, w.epoch].map(|n| n.to_string())));
+        let [core, connections, idle, busy, exchanges] =
+            [w.core as u64, w.connections, w.idle, w.busy, w.exchanges].map(|n| n.to_string());
+        let [pooled, buffers, pipes, epoch, over] =
+            [w.pooled, w.buffers, w.pipes, w.epoch, w.turns_over_5ms].map(|n| n.to_string());
+        let longest = format!("{}.{:03} ms", w.longest_turn_us / 1000, w.longest_turn_us % 1000);
+        rows.push(row([core, connections, idle, busy, exchanges, pooled, buffers, pipes, epoch, longest, over]));
     }
     aligned(&rows)
 }

@@ -116,6 +116,24 @@ impl Body {
         }
     }
 
+    /// After a fault: bytes of this body, coding included, that came before those of the call that found it.
+    pub fn before_fault(&self) -> u64 {
+        match &self.kind {
+            Kind::Chunked(decoder) => decoder.taken(),
+            _ => 0,
+        }
+    }
+
+    /// After a fault at `at` of the bytes of that call: where in them the line begins that holds it, and what may stand for
+    /// the body before that line, so that both together are a body with the same fault. `None` where the line began in
+    /// bytes that are gone, or where what is wrong is the body as a whole: more of something than the limit.
+    pub fn faulty_line(&self, fault: BodyFault) -> Option<(&'static [u8], usize)> {
+        match &self.kind {
+            Kind::Chunked(decoder) => decoder.faulty_line(fault.fault, fault.at),
+            _ => None,
+        }
+    }
+
     /// Payload bytes seen so far.
     pub fn payload_bytes(&self) -> u64 {
         self.payload_bytes
@@ -151,6 +169,7 @@ fn unchunk(decoder: &mut Decoder, bytes: &mut [u8]) -> Result<Decoded, Broken> {
             }
         }
     }
+    decoder.took(at);
     Ok(Decoded { payload, consumed: at })
 }
 
@@ -255,6 +274,38 @@ mod tests {
         let mut body = Body::new(Framing::Chunked);
         body.decode(&mut b"5\r\nhel".to_vec()).unwrap();
         assert_eq!(body.decode(&mut b"loXX".to_vec()), Err(BodyFault { fault: Fault::ChunkEnd, at: 2 }));
+    }
+
+    #[test]
+    fn a_faulty_line_stands_for_its_body() {
+        for text in [
+            &b"5\r\nhello\r\n6x\r\n"[..],
+            b"5\r\nhello\r\n 6\r\n",
+            b"5\r\nhello\r\n6\r7",
+            b"5\r\nhello\r\n6;a=\"b\n",
+            b"5\r\nhello\r\n11111111111111111",
+            b"1\r\na\r\n5\r\nhelloworld",
+            b"1\r\na\r\n5\r\nhello\rworld",
+            b"5\r\nhello\r\n0\r\nA: b\r\nC : d\r\n\r\n",
+            b"5\r\nhello\r\n0\r\nA: b\r\nC: d\n\r\n",
+            b"5\r\nhello\r\n0\r\nA: b\r\nC: d\rx\r\n",
+            b"5\r\nhello\r\n0\r\nA: b\r\n\rx",
+        ] {
+            let mut body = Body::new(Framing::Chunked);
+            body.decode(&mut text[..4].to_vec()).expect("good so far");
+            let piece = &text[4..];
+            let fault = body.decode(&mut piece.to_vec()).expect_err("a fault");
+            assert_eq!(body.before_fault(), 4);
+            let shown = text.escape_ascii().to_string();
+            let (before, line) = body.faulty_line(fault).unwrap_or_else(|| panic!("{shown}"));
+            let alone = [before, &piece[line..]].concat();
+            let again = Body::new(Framing::Chunked).decode(&mut alone.clone()).expect_err("the same fault");
+            assert_eq!((again.fault, again.at), (fault.fault, before.len() + fault.at - line), "{shown}");
+        }
+        let mut body = Body::new(Framing::Chunked);
+        body.decode(&mut b"5;a".to_vec()).expect("good so far");
+        let fault = body.decode(&mut b"\n".to_vec()).expect_err("a fault");
+        assert_eq!(body.faulty_line(fault), None, "the line began in bytes that are gone");
     }
 
     /// A chunked body as some client might write it, with its payload.

@@ -91,6 +91,8 @@ pub(super) struct Decoder {
     lines: Vec<u8>,
     /// Bytes of `lines` that were judged.
     kept: usize,
+    /// Bytes of the body so far, as far as the caller has said.
+    taken: u64,
 }
 
 impl Decoder {
@@ -104,11 +106,42 @@ impl Decoder {
             trailer_lines: 0,
             lines: Vec::new(),
             kept: 0,
+            taken: 0,
         }
     }
 
     pub(super) fn is_done(&self) -> bool {
         self.state == State::Done
+    }
+
+    /// This many bytes more were taken.
+    pub(super) fn took(&mut self, bytes: usize) {
+        self.taken += bytes as u64;
+    }
+
+    /// The sum of what [`Decoder::took`] was told.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Where the line with a fault at `at` begins, and what stands for the body before it: see
+    /// [`super::body::Body::faulty_line`].
+    #[cold]
+    pub(super) fn faulty_line(&self, fault: Fault, at: usize) -> Option<(&'static [u8], usize)> {
+        // The state is that in which the byte came; `line` counts it only in a size line.
+        let trailer = self.lines.len() - self.kept;
+        let (before, back): (&[u8], usize) = match (self.state, fault) {
+            (_, Fault::ChunkExtensions | Fault::TrailerTooLarge | Fault::TooManyFields) => return None,
+            (State::Size { .. } | State::SizeSpace | State::Extension(_), _) => (b"", self.line - 1),
+            (State::SizeLf, _) => (b"", self.line),
+            (State::DataCr, _) => (b"1\r\nx", 0),
+            (State::DataLf, _) => (b"1\r\nx\r", 0),
+            (State::TrailerStart | State::Trailer, _) => (b"0\r\n", trailer),
+            (State::TrailerLf, _) => (b"0\r\n", trailer + 1),
+            (State::EndLf, _) => (b"0\r\n\r", 0),
+            (State::Data | State::Done, _) => return None,
+        };
+        Some((before, at.checked_sub(back)?))
     }
 
     /// The trailer lines that may go on, each with CRLF. Complete only when done.

@@ -40,6 +40,9 @@ pub struct RequestHead {
     pub version: Version,
     /// Form of the target.
     pub form: Form,
+    /// The target is in absolute form and its scheme is `https`: only over a secured connection is this ours to serve
+    /// (RFC 9110 section 7.4).
+    pub https: bool,
     /// The whole target as sent.
     pub target: Span,
     /// Path as sent, without query; starts with `/` (empty for `*` and for `http://host`, which mean `/` to the router).
@@ -118,9 +121,10 @@ impl RequestHead {
             self.version,
             evidence(&self.fields, Known::TransferEncoding, bytes),
             evidence(&self.fields, Known::ContentLength, bytes),
-        )?;
+        )
+        .map_err(|broken| framing_place(broken, &self.fields, bytes))?;
         if self.method == Method::Trace && self.framing.has_body() {
-            return Err(Broken::new(Fault::TraceBody, 0));
+            return Err(framing_place(Broken::new(Fault::TraceBody, 0), &self.fields, bytes));
         }
         self.expectation(bytes)?;
         self.max_forwards = self.hops_left(bytes)?;
@@ -166,7 +170,12 @@ impl RequestHead {
         self.method_span = Span { start: begin as u16, end: (begin + method) as u16 };
         self.method = Method::of(&line[..method]);
         self.target = Span { start: target_at as u16, end: (version_at - 1) as u16 };
-        self.version = version(&rest[len + 1..]).map_err(|fault| Broken::new(fault, version_at))?;
+        self.version = version(&rest[len + 1..]).map_err(|fault| match line {
+            // RFC 9113 section 3.4: made to fail at servers that do not speak HTTP/2. It gets a fault of its own so that
+            // the log says what came.
+            b"PRI * HTTP/2.0" => Broken::new(Fault::Http2Preface, begin),
+            _ => Broken::new(fault, version_at),
+        })?;
         Ok(after)
     }
 
@@ -181,7 +190,8 @@ impl RequestHead {
             // An empty Host is for targets without an authority; an http URI always has one (RFC 9110 section 4.2.1).
             named = target::authority(bytes, host.value)?;
         } else if self.version == Version::Http11 {
-            return Err(Broken::new(Fault::NoHost, self.target.start.into()));
+            // It is missing as soon as the fields have ended.
+            return Err(Broken::new(Fault::NoHost, bytes.len() - 2));
         }
         let begin = self.target.start.into();
         if self.method == Method::Connect {
@@ -197,6 +207,7 @@ impl RequestHead {
             return Err(Broken::new(Fault::Asterisk, begin));
         }
         self.form = target.form;
+        self.https = target.https;
         self.path = target.path;
         self.query = target.query;
         // RFC 9112 section 3.2.2: the Host field must be ignored where the target has an authority.
@@ -215,7 +226,7 @@ impl RequestHead {
         for field in self.fields.all(Known::Expect) {
             for member in field::members(field.value.of(bytes)).filter(|m| !m.is_empty()) {
                 if !member.eq_ignore_ascii_case(b"100-continue") {
-                    return Err(Broken::new(Fault::Expectation, field.value.start.into()));
+                    return Err(Broken::new(Fault::Expectation, offset_of(member, bytes)));
                 }
                 self.expect_continue = self.framing.has_body();
             }
@@ -260,7 +271,8 @@ impl ResponseHead {
         let coding = evidence(&self.fields, Known::TransferEncoding, bytes);
         let length = evidence(&self.fields, Known::ContentLength, bytes);
         let message = framing::Message::Response { request_method, status: self.status };
-        self.framing = framing::judge(message, self.version, coding, length)?;
+        self.framing = framing::judge(message, self.version, coding, length)
+            .map_err(|broken| framing_place(broken, &self.fields, bytes))?;
         // RFC 9110 section 8.6, RFC 9112 section 6.1: neither field may come with 204. A backend that announces a body
         // there may well send it, so its connection is not used again.
         let stray_body = self.status == 204
@@ -276,7 +288,7 @@ impl ResponseHead {
             let mut named = self.fields.all(Known::Upgrade);
             match (named.next(), named.next()) {
                 (Some(field), None) if !field.value.is_empty() => self.upgrade = field.value,
-                _ => return Err(Broken::new(Fault::NoUpgrade, 0)),
+                _ => return Err(Broken::new(Fault::NoUpgrade, STATUS_AT)),
             }
         }
         Ok(())
@@ -288,9 +300,13 @@ impl ResponseHead {
         let (line, after) = start_line(bytes, 0)?;
         let malformed = |at: usize| Broken::new(Fault::StatusLine, at);
         if line.len() < 12 || line[8] != b' ' {
-            return Err(malformed(0));
+            return Err(malformed(unlike_a_status_line(line)));
         }
-        self.version = version(&line[..8]).map_err(|fault| Broken::new(fault, 0))?;
+        self.version = version(&line[..8]).map_err(|fault| match unlike_a_status_line(line) {
+            // The form is right: the number is not.
+            8.. => Broken::new(fault, "HTTP/".len()),
+            at => Broken::new(fault, at),
+        })?;
         let mut status = 0;
         for (i, byte) in line[9..12].iter().enumerate() {
             let digit = byte.wrapping_sub(b'0');
@@ -300,7 +316,7 @@ impl ResponseHead {
             status = status * 10 + u16::from(digit);
         }
         if !(100..600).contains(&status) {
-            return Err(Broken::new(Fault::BadStatus, 9));
+            return Err(Broken::new(Fault::BadStatus, STATUS_AT));
         }
         let reason = match line.get(12) {
             None => 12,
@@ -326,6 +342,18 @@ impl ResponseHead {
         self.status < 200 && self.status != 101
     }
 
+    /// Whether this response may come here: a 101 only to the upgrade that was asked for (`asked` is the request's Upgrade
+    /// value), and no more than `limits::INTERIM_RESPONSES_MAX` interim ones, `interims` of which came before.
+    pub fn in_place(&self, bytes: &[u8], asked: &[u8], interims: u32) -> Result<(), Failure> {
+        if self.status == 101 && !self.switches_to(bytes, asked) {
+            return Err(Failure { fault: Fault::UnsolicitedUpgrade, at: STATUS_AT });
+        }
+        if self.is_interim() && interims >= limits::INTERIM_RESPONSES_MAX {
+            return Err(Failure { fault: Fault::TooManyInterim, at: STATUS_AT });
+        }
+        Ok(())
+    }
+
     /// Whether this is a 101 to the upgrade that was asked for: all protocols it names are among those of `asked`, the
     /// request's Upgrade value (RFC 9110 section 7.8).
     pub fn switches_to(&self, bytes: &[u8], asked: &[u8]) -> bool {
@@ -336,6 +364,42 @@ impl ResponseHead {
                 !got.is_empty() && field::members(asked).any(|want| name(want) == name(got))
             })
     }
+}
+
+/// Where the status code of a response stands.
+const STATUS_AT: usize = "HTTP/1.1 ".len();
+
+/// Where a line stops to look like `HTTP/d.d ddd`; its end, where that is all that is wrong with it.
+#[cold]
+fn unlike_a_status_line(line: &[u8]) -> usize {
+    let fits = |(have, want): (&u8, &u8)| if *want == b'd' { have.is_ascii_digit() } else { have == want };
+    line.iter().zip(b"HTTP/d.d ddd").position(|pair| !fits(pair)).unwrap_or(line.len())
+}
+
+/// Where `part` stands in `bytes`, of which it is a piece.
+#[cold]
+fn offset_of(part: &[u8], bytes: &[u8]) -> usize {
+    part.as_ptr() as usize - bytes.as_ptr() as usize
+}
+
+/// Moves the place of a framing fault from the first field that had a part in it to the first byte from which on no reader
+/// can agree any more: the second field of two, the first byte that is no digit.
+#[cold]
+fn framing_place(broken: Broken, fields: &Fields, bytes: &[u8]) -> Broken {
+    let line = |known: Known, nth: usize| fields.all(known).nth(nth).map(|field| usize::from(field.name.start));
+    let (coding, length) = (Known::TransferEncoding, Known::ContentLength);
+    let at = match broken.fault {
+        Fault::RepeatedLength => line(length, 1),
+        Fault::RepeatedCoding => line(coding, 1),
+        Fault::LengthAndCoding => line(coding, 0).max(line(length, 0)),
+        Fault::TraceBody => line(coding, 0).or(line(length, 0)),
+        Fault::BadLength => fields.value(length, bytes).and_then(|value| {
+            let strange = value.iter().position(|byte| !byte.is_ascii_digit())?;
+            Some(broken.at + strange)
+        }),
+        _ => None,
+    };
+    Broken { at: at.unwrap_or(broken.at), ..broken }
 }
 
 /// Spans are 16 bits wide, and nobody scans more than this.
@@ -486,7 +550,7 @@ fn connection(fields: &mut Fields, bytes: &[u8], strict: bool) -> Result<Options
         for option in field::members(value.of(bytes)).filter(|m| !m.is_empty()) {
             count += 1;
             if count > limits::CONNECTION_OPTIONS_MAX || (strict && !field::is_token(option)) {
-                return Err(Broken::new(Fault::BadConnection, value.start.into()));
+                return Err(Broken::new(Fault::BadConnection, offset_of(option, bytes)));
             }
             if option.eq_ignore_ascii_case(b"close") {
                 options.close = true;
@@ -551,6 +615,67 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn faults_tell_their_place() {
+        for (text, fault, part) in [
+            ("GET / HTTP/1.1\r\nA: b\r\n\r\n", Fault::NoHost, "\r\n\r\n"),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-length: 6\r\n\r\n",
+                Fault::RepeatedLength,
+                "Content-length",
+            ),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5x\r\n\r\n", Fault::BadLength, "x\r\n"),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n", Fault::BadLength, "+5"),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n", Fault::BadLength, "9999"),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n",
+                Fault::LengthAndCoding,
+                "Content-Length",
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n",
+                Fault::RepeatedCoding,
+                "transfer-encoding",
+            ),
+            ("TRACE / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n", Fault::TraceBody, "Content-Length"),
+            ("GET / HTTP/1.1\r\nHost: a\r\nConnection: close, a b\r\n\r\n", Fault::BadConnection, "a b"),
+            ("PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue, x\r\n\r\n", Fault::Expectation, "x\r\n"),
+        ] {
+            // That of the last CRLF pair is the empty line.
+            let at = text.find(part).map(|at| if part == "\r\n\r\n" { at + 2 } else { at });
+            let reject = judge(text).expect_err(text);
+            assert_eq!((reject.fault, Some(reject.at)), (fault, at), "{text:?}");
+        }
+        for (line, fault, at) in [
+            ("HTTP/1.1", Fault::StatusLine, 8),
+            ("HTTP 200 OK", Fault::StatusLine, 4),
+            ("HTTP/1.1  200", Fault::StatusLine, 9),
+            ("HTTP/1.1 20", Fault::StatusLine, 11),
+            ("HTTP/1.1\t200 OK", Fault::StatusLine, 8),
+            ("HTTP/2.0 200 OK", Fault::UnsupportedVersion, 5),
+            ("HTTP/1,1 200 OK", Fault::BadVersion, 6),
+            ("HTTP/1.1 600 OK", Fault::BadStatus, 9),
+            ("HTTP/1.1 101 S", Fault::NoUpgrade, 9),
+        ] {
+            let failure = ResponseHead::default().parse(format!("{line}\r\n\r\n").as_bytes(), Method::Get);
+            assert_eq!(failure, Err(Failure { fault, at }), "{line}");
+        }
+    }
+
+    #[test]
+    fn responses_that_come_out_of_place() {
+        let text = b"HTTP/1.1 101 S\r\nUpgrade: websocket\r\n\r\n";
+        let mut head = ResponseHead::default();
+        assert_eq!(head.parse(text, Method::Get), Ok(()));
+        assert_eq!(head.in_place(text, b"", 0), Err(Failure { fault: Fault::UnsolicitedUpgrade, at: 9 }));
+        assert_eq!(head.in_place(text, b"WebSocket/13", limits::INTERIM_RESPONSES_MAX), Ok(()));
+        let text = b"HTTP/1.1 103 Hints\r\n\r\n";
+        assert_eq!(head.parse(text, Method::Get), Ok(()));
+        assert_eq!(head.in_place(text, b"", limits::INTERIM_RESPONSES_MAX - 1), Ok(()));
+        let late = head.in_place(text, b"", limits::INTERIM_RESPONSES_MAX);
+        assert_eq!(late, Err(Failure { fault: Fault::TooManyInterim, at: 9 }));
+    }
+
+    #[test]
     fn heads_that_never_end() {
         let max = limits::HEAD_BYTES_MAX;
         let line = "G".repeat(2 * max);
@@ -605,7 +730,8 @@ pub(super) mod tests {
             ("GET / HTTP/1", Fault::BadVersion),
             ("GET / HTTP/1.1\0", Fault::Nul),
             ("GET / HTTP/2.0", Fault::UnsupportedVersion),
-            ("PRI * HTTP/2.0", Fault::UnsupportedVersion),
+            ("PRI * HTTP/2.0", Fault::Http2Preface),
+            ("PRI * HTTP/3.0", Fault::UnsupportedVersion),
             ("GE(T / HTTP/1.1", Fault::BadMethod),
             ("GE\0T / HTTP/1.1", Fault::Nul),
             ("GET * HTTP/1.1", Fault::Asterisk),

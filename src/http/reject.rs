@@ -58,6 +58,7 @@ faults! {
     NoVersion 400 "no-version" "RFC 9112 section 3" "The request line has no HTTP version.";
     BadVersion 400 "bad-version" "RFC 9112 section 2.3" "The HTTP version is malformed.";
     UnsupportedVersion 505 "unsupported-version" "RFC 9110 section 15.6.6" "Only HTTP/1.0 and HTTP/1.1 are served here.";
+    Http2Preface 505 "http2-preface" "RFC 9113 section 3.4" "The preface of HTTP/2 came to a port that speaks HTTP/1.1.";
     StatusLine 400 "status-line" "RFC 9112 section 4" "The status line is malformed.";
     BadStatus 400 "bad-status" "RFC 9110 section 15" "The status code is not between 100 and 599.";
     UnsolicitedUpgrade 400 "unsolicited-upgrade" "RFC 9110 section 7.8" "A 101 response came to a request that asked for no upgrade.";
@@ -73,6 +74,7 @@ faults! {
     DotSegment 400 "dot-segment" "RFC 3986 section 5.2.4" "The path contains a dot segment.";
     Asterisk 400 "asterisk" "RFC 9112 section 3.2.4" "Only OPTIONS may have the target `*`.";
     Scheme 400 "scheme" "RFC 9110 section 4.2" "The scheme of the request target is neither http nor https.";
+    InsecureHttps 421 "insecure-https" "RFC 9110 section 7.4" "The request is for an https resource, but its connection is not secured.";
     Userinfo 400 "userinfo" "RFC 9110 section 4.2.4" "An authority contains user information.";
     Connect 501 "connect" "RFC 9110 section 9.3.6" "CONNECT is not served here.";
     NoHost 400 "no-host" "RFC 9112 section 3.2" "An HTTP/1.1 request has no Host field.";
@@ -129,7 +131,7 @@ impl Broken {
 /// A request that Ringway refuses: the client's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reject {
-    /// Status code of the answer (400, 413, 414, 417, 431, 501, 505).
+    /// Status code of the answer (400, 413, 414, 417, 421, 431, 501, 505).
     pub status: u16,
     /// The rule that was broken.
     pub fault: Fault,
@@ -171,7 +173,7 @@ mod tests {
             assert!(fault.name().bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b)));
             assert!(fault.clause().starts_with("RFC "), "{fault:?}");
             assert!(fault.describe().ends_with('.'), "{fault:?}");
-            assert!([400, 414, 417, 431, 501, 505].contains(&fault.status()), "{fault:?}");
+            assert!([400, 414, 417, 421, 431, 501, 505].contains(&fault.status()), "{fault:?}");
         }
     }
 }

@@ -55,6 +55,11 @@ impl HeadScan {
         Ok(self.lines(bytes)?)
     }
 
+    /// Whether the first byte of a start line has come: empty lines before a request are none (RFC 9112 section 2.2).
+    pub fn has_begun(&self) -> bool {
+        self.begun
+    }
+
     /// Skips empty lines; whether the first byte of the request line has come.
     fn begin_request(&mut self, bytes: &[u8]) -> Result<bool, Broken> {
         loop {

@@ -32,6 +32,8 @@ pub(super) struct Target {
     pub(super) path: Span,
     pub(super) query: Span,
     pub(super) authority: Authority,
+    /// The scheme is `https`.
+    pub(super) https: bool,
 }
 
 /// Longest host name, as RFC 3986 section 3.2.2 advises.
@@ -87,7 +89,7 @@ pub(super) fn judge(bytes: &[u8], span: Span) -> Result<Target, Broken> {
         }
         _ => {
             target.form = Form::Absolute;
-            target.authority = absolute(bytes, span)?;
+            (target.authority, target.https) = absolute(bytes, span)?;
             target.authority.whole.end
         }
     };
@@ -175,20 +177,22 @@ fn hex_pair(text: &[u8], i: usize) -> Option<u8> {
     Some((digit(i + 1)? * 16 + digit(i + 2)?) as u8)
 }
 
-/// The authority of a target in absolute form.
-fn absolute(bytes: &[u8], span: Span) -> Result<Authority, Broken> {
+/// The authority of a target in absolute form, and whether its scheme is `https`.
+fn absolute(bytes: &[u8], span: Span) -> Result<(Authority, bool), Broken> {
     let text = span.of(bytes);
     let begin = span.start as usize;
     let Some(colon) = text.windows(3).position(|w| w == b"://") else {
         return Err(Broken::new(Fault::BadTarget, begin));
     };
     let scheme = &text[..colon];
-    if !scheme.eq_ignore_ascii_case(b"http") && !scheme.eq_ignore_ascii_case(b"https") {
+    let https = scheme.eq_ignore_ascii_case(b"https");
+    if !https && !scheme.eq_ignore_ascii_case(b"http") {
         return Err(Broken::new(Fault::Scheme, begin));
     }
     let from = colon + 3;
     let len = text[from..].iter().position(|b| matches!(b, b'/' | b'?' | b'#')).unwrap_or(text.len() - from);
-    authority(bytes, Span { start: (begin + from) as u16, end: (begin + from + len) as u16 })
+    let authority = authority(bytes, Span { start: (begin + from) as u16, end: (begin + from + len) as u16 })?;
+    Ok((authority, https))
 }
 
 /// Judges `host[:port]` at `span` of `bytes`. The host must not be empty (RFC 9110 section 4.2.1), the port may be.

@@ -93,7 +93,7 @@ pub(super) const FAMILIES: &[Family<Endpoint>] = &[
         value: Value::Histogram(|e| {
             let mut sum = Durations::default();
             e.cells().iter().for_each(|c| c.latency.read_into(&mut sum));
-            sum
+            sum.into()
         }),
     },
 ];

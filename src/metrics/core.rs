@@ -24,6 +24,11 @@ pub(super) const FAMILIES: &[Family<Core>] = &[
         value: Value::Gauge(|c| c.level(|s| &s.idle)),
     },
     Family {
+        name: "ringway_core_busy_connections",
+        help: "Those of them that have a request under way.",
+        value: Value::Gauge(|c| c.level(|s| &s.busy)),
+    },
+    Family {
         name: "ringway_core_pooled_connections",
         help: "Idle connections to backends at the latest tick.",
         value: Value::Gauge(|c| c.level(|s| &s.pooled)),
@@ -32,6 +37,11 @@ pub(super) const FAMILIES: &[Family<Core>] = &[
         name: "ringway_core_buffers",
         help: "Buffers in use at the latest tick.",
         value: Value::Gauge(|c| c.level(|s| &s.buffers)),
+    },
+    Family {
+        name: "ringway_core_pipes",
+        help: "Pipes in use at the latest tick, one for each body that is spliced.",
+        value: Value::Gauge(|c| c.level(|s| &s.pipes)),
     },
     Family {
         name: "ringway_core_accepted",
@@ -101,8 +111,13 @@ pub(super) const FAMILIES: &[Family<Core>] = &[
         value: Value::Histogram(|c| {
             let mut late = Durations::default();
             c.stats.lag.read_into(&mut late);
-            late
+            late.into()
         }),
+    },
+    Family {
+        name: "ringway_worker_turn_seconds",
+        help: "CPU time of the turns of the core's event loop: what completes during one waits for its end.",
+        value: Value::Histogram(|c| c.stats.turns.load().into()),
     },
     Family {
         name: "ringway_core_ticks",

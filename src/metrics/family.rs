@@ -1,6 +1,7 @@
 //! A family of metrics: its name, what it means, and how its value is read from a row.
 
-use crate::route::histogram::{BOUNDS_US, BUCKETS, Durations};
+use crate::event::{TURN_BOUNDS_US, TurnTimes};
+use crate::route::histogram::{BOUNDS_US, Durations};
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
@@ -24,9 +25,29 @@ pub(super) enum Value<R> {
     Gauge(fn(&R) -> f64),
     /// One gauge for each value of a further label.
     Gauges(&'static str, fn(&R) -> Vec<(&'static str, f64)>),
-    Histogram(fn(&R) -> Durations),
+    Histogram(fn(&R) -> Filled),
     /// Texts as labels.
     Info(fn(&R) -> Vec<(&'static str, String)>),
+}
+
+/// What stands in a histogram.
+pub(super) struct Filled {
+    bounds_us: &'static [u64],
+    /// By bucket, not accumulated; one more than there are bounds.
+    buckets: Vec<u64>,
+    sum_us: u64,
+}
+
+impl From<Durations> for Filled {
+    fn from(read: Durations) -> Filled {
+        Filled { bounds_us: &BOUNDS_US, buckets: read.buckets.to_vec(), sum_us: read.sum_us }
+    }
+}
+
+impl From<TurnTimes> for Filled {
+    fn from(read: TurnTimes) -> Filled {
+        Filled { bounds_us: &TURN_BOUNDS_US, buckets: read.buckets.to_vec(), sum_us: read.sum_us }
+    }
 }
 
 /// One subject of a kind.
@@ -87,9 +108,9 @@ impl<R: Row> Value<R> {
                 to.encode_family(&(labels, [(*label, value)])).and_then(|mut to| to.encode_gauge(&level))
             }),
             Value::Histogram(read) => {
-                let Durations { buckets, sum_us } = read(row);
-                let bound = |i: usize| BOUNDS_US.get(i).map_or(f64::INFINITY, |us| *us as f64 / 1e6);
-                let filled: [(f64, u64); BUCKETS] = std::array::from_fn(|i| (bound(i), buckets[i]));
+                let Filled { bounds_us, buckets, sum_us } = read(row);
+                let bound = |i: usize| bounds_us.get(i).map_or(f64::INFINITY, |us| *us as f64 / 1e6);
+                let filled: Vec<(f64, u64)> = buckets.iter().enumerate().map(|(i, n)| (bound(i), *n)).collect();
                 let (sum, count) = (sum_us as f64 / 1e6, buckets.iter().sum());
                 labelled(labels, to, |to| to.encode_histogram::<NoLabelSet>(sum, count, &filled, None))
             }

@@ -1,6 +1,7 @@
 //! What is written from given cells.
 
 use super::*;
+use crate::event::TurnTimes;
 use crate::exchange::Reason;
 use crate::route::health::{Standing, State};
 use crate::route::table::tests::cluster;
@@ -101,11 +102,19 @@ fn cores_and_process() {
     two.busy_permille.store(300, Relaxed);
     two.lag.add(1500);
     two.ticks.store(8, Relaxed);
+    let mut times = TurnTimes { sum_us: 5_000, ..TurnTimes::default() };
+    times.buckets[0] = 7;
+    times.buckets[5] = 2;
+    one.turns.store(&times);
     let text = written(&sources);
     let core = |name, core: &str| value(&text, name, &[&format!("core=\"{core}\"")]);
     assert_eq!(core("ringway_core_cpu_seconds_total", "0"), 1.5);
     assert_eq!((core("ringway_core_busy_ratio", "0"), core("ringway_core_busy_ratio", "1")), (0.9, 0.3));
     assert_eq!((core("ringway_core_ticks_total", "1"), core("ringway_core_tick_late_seconds_count", "1")), (8.0, 1.0));
+    let turns = |le: &str| value(&text, "ringway_worker_turn_seconds_bucket", &[r#"core="0""#, le]);
+    assert_eq!((turns(r#"le="0.00025""#), turns(r#"le="0.005""#), turns(r#"le="0.01""#)), (7.0, 7.0, 9.0));
+    assert_eq!(core("ringway_worker_turn_seconds_sum", "0"), 0.005);
+    assert_eq!((times.over(5_000), times.over(10_000)), (2, 0));
     assert_eq!(value(&text, "ringway_core_imbalance_ratio", &[]), 1.5);
     assert_eq!(value(&text, "ringway_config_generation", &[]), 3.0);
     assert_eq!(value(&text, "ringway_build_info", &[r#"driver="epoll""#]), 1.0);
@@ -123,7 +132,7 @@ fn names_keep_to_the_conventions() {
         types.map(str::to_owned).collect()
     };
     let (counters, gauges, histograms) = (of_kind("counter"), of_kind("gauge"), of_kind("histogram"));
-    assert!(counters.len() > 15 && gauges.len() > 15 && histograms.len() == 2);
+    assert!(counters.len() > 15 && gauges.len() > 15 && histograms.len() == 3);
     let all: Vec<&String> = counters.iter().chain(&gauges).chain(&histograms).collect();
     for name in &all {
         assert!(name.starts_with("ringway_") || name.starts_with("process_"), "{name}");

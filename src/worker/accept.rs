@@ -3,6 +3,7 @@
 use super::busy::{Mailbox, Places};
 use super::clusters::add;
 use super::net::{Accepted, Net, Stream, is_local};
+use super::parking::Parking;
 use super::session::{Conn, Served};
 use super::{ConnInfo, Core, Gate};
 use crate::config::{Address, ListenerId};
@@ -18,18 +19,24 @@ pub(super) struct Welcome<N: Net, G: Gate<N>, F> {
     core: Rc<Core<N>>,
     gate: G,
     sessions: Rc<Sessions<G::Stream, F>>,
+    parking: Rc<Parking<N, G>>,
 }
 
 impl<N: Net, G: Gate<N>, F> Clone for Welcome<N, G, F> {
     fn clone(&self) -> Self {
-        Welcome { core: self.core.clone(), gate: self.gate.clone(), sessions: self.sessions.clone() }
+        let (core, sessions) = (self.core.clone(), self.sessions.clone());
+        Welcome { core, gate: self.gate.clone(), sessions, parking: self.parking.clone() }
     }
 }
 
 /// Counts a connection in, and out when it is dropped.
-struct Counted<N: Net>(Rc<Core<N>>);
+pub(super) struct Counted<N: Net>(Rc<Core<N>>);
 
 impl<N: Net> Counted<N> {
+    pub(super) fn core(&self) -> &Core<N> {
+        &self.0
+    }
+
     fn new(core: &Rc<Core<N>>) -> Self {
         core.connections.set(core.connections.get() + 1);
         add(&core.stats.accepted, 1);
@@ -72,12 +79,52 @@ impl<N: Net, G: Gate<N>, F: Future<Output = ()> + 'static> Welcome<N, G, F> {
     ) -> Self {
         let of = core.clone();
         let sessions = Rc::new(Places::new(move |mailbox| serve(of.clone(), mailbox)));
-        Welcome { core, gate, sessions }
+        Welcome { core, gate, sessions, parking: Rc::new(Parking::new()) }
     }
 
-    /// Gives back memory of busy sessions that is not needed any more; to be called once a tick.
-    pub(super) fn trim(&self) {
-        self.sessions.trim();
+    /// One tick: closes what has been parked too long, and gives back memory of busy sessions that is not needed any more, in
+    /// as many turns as that takes.
+    pub(super) async fn tick(&self, now: u32) {
+        self.trim().await;
+        if self.core.drain.get().is_some_and(|drain| now >= drain.idle_until) {
+            return self.parking.close_all();
+        }
+        let mut from = Some(0);
+        while let Some(place) = from {
+            from = self.parking.close_overdue(now, place);
+            if from.is_some() {
+                self.core.net.next_turn().await;
+            }
+        }
+    }
+
+    /// Takes up parked connections when they stir.
+    pub(super) async fn unpark(self) {
+        let mut keys = Vec::with_capacity(limits::UNPARK_BATCH);
+        loop {
+            self.core.net.stirred(&mut keys).await;
+            for key in keys.drain(..) {
+                if let Some((conn, counted)) = self.parking.take_up(&self.core.net, &self.gate, key) {
+                    self.core.net.spawn(self.clone().connection(conn, counted, true));
+                }
+            }
+        }
+    }
+
+    /// Ends the `n` idle connections that have waited longest: of those that are parked, and only then of the others.
+    fn end_oldest(&self, n: usize) {
+        let closed = self.parking.close_oldest(n);
+        self.core.idle.end_oldest(&self.core.net, n - closed);
+    }
+
+    async fn trim(&self) {
+        let mut spare = self.sessions.spare();
+        while spare > limits::TURN_FREED {
+            self.sessions.free(limits::TURN_FREED);
+            spare -= limits::TURN_FREED;
+            self.core.net.next_turn().await;
+        }
+        self.sessions.free(spare);
     }
 
     /// Accepts on this listener from now on, until it is closed.
@@ -98,12 +145,14 @@ impl<N: Net, G: Gate<N>, F: Future<Output = ()> + 'static> Welcome<N, G, F> {
                 if now < most {
                     break;
                 }
-                core.idle.end_oldest(&core.net, now - most + (most / 64).clamp(1, limits::ACCEPT_BATCH));
-                core.next_change().await;
+                self.end_oldest(now - most + (most / 64).clamp(1, limits::ACCEPT_BATCH));
+                if core.connections.get() == now {
+                    core.next_change().await;
+                }
             }
             let result = core.net.accept(&listener, &mut batch).await;
             for accepted in batch.drain(..) {
-                core.net.spawn(self.clone().connection(id, accepted, Counted::new(&core)));
+                core.net.spawn(self.clone().newcomer(id, accepted, Counted::new(&core)));
             }
             match result {
                 Ok(()) => {}
@@ -112,14 +161,14 @@ impl<N: Net, G: Gate<N>, F: Future<Output = ()> + 'static> Welcome<N, G, F> {
                     // No descriptors (EMFILE, ENFILE) or no memory: trying again at once would only spin. What a closing
                     // listener has queued is accepted all the same, later.
                     add(&core.stats.accept_failures, 1);
-                    core.idle.end_oldest(&core.net, limits::ACCEPT_BATCH);
+                    self.end_oldest(limits::ACCEPT_BATCH);
                     core.next_change().await;
                 }
             }
         }
     }
 
-    async fn connection(self, listener: ListenerId, accepted: Accepted<N::Stream>, counted: Counted<N>) {
+    async fn newcomer(self, listener: ListenerId, accepted: Accepted<N::Stream>, counted: Counted<N>) {
         let core = &counted.0;
         let local = core.view().settings.listener(listener).and_then(|l| match l.address {
             Address::Ip(address) => Some(address),
@@ -131,18 +180,33 @@ impl<N: Net, G: Gate<N>, F: Future<Output = ()> + 'static> Welcome<N, G, F> {
         let room = core.idle.enter(accepted.stream.handle(), core.slots.now(), seconds);
         let Some((stream, info)) = self.gate.admit(accepted.stream, info).await else { return };
         drop(room);
-        let mut conn = Conn { stream, info: Rc::new(info), served: 0 };
+        let conn = Conn { stream, info: Rc::new(info), served: 0 };
+        self.connection(conn, counted, false).await;
+    }
+
+    /// Serves a connection, until it ends or is parked. `stirs` if there is something to receive.
+    async fn connection(self, mut conn: Conn<G::Stream>, mut counted: Counted<N>, mut stirs: bool) {
+        let core = self.core.clone();
         loop {
-            let seconds = {
-                let view = core.view();
-                let settings = &view.settings;
-                if conn.served == 0 { settings.client_head_timeout } else { settings.client_idle_timeout }
-            };
-            let room = core.idle.enter(conn.stream.handle(), core.slots.now(), seconds);
-            let ready = conn.stream.readable().await;
-            drop(room);
-            if ready.is_err() {
-                return;
+            if !std::mem::take(&mut stirs) {
+                let seconds = {
+                    let view = core.view();
+                    let settings = &view.settings;
+                    if conn.served == 0 { settings.client_head_timeout } else { settings.client_idle_timeout }
+                };
+                let now = core.slots.now();
+                if core.connections.get() > core.net.park_from() {
+                    match self.parking.park((&core.net, &self.gate), (conn, counted), (now, seconds)) {
+                        Ok(()) => return,
+                        Err(back) => (conn, counted) = back,
+                    }
+                }
+                let room = core.idle.enter(conn.stream.handle(), now, seconds);
+                let ready = conn.stream.readable().await;
+                drop(room);
+                if ready.is_err() {
+                    return;
+                }
             }
             match self.sessions.run(conn).await {
                 Some(Served::Idle(again)) => conn = again,

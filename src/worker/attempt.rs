@@ -12,10 +12,11 @@ use crate::exchange::{Exchange, Next, Reason, Trouble};
 use crate::http::body::{Body, CHUNK_PREFIX_MAX, Encoding, chunk_prefix};
 use crate::http::framing::Framing;
 use crate::http::head::{HeadScan, ResponseHead, Scan};
-use crate::http::reject::{Failure, Fault};
+use crate::http::reject::Failure;
 use crate::http::rewrite::{self, RequestRewrite, ResponseRewrite};
 use crate::http::{Version, persist};
 use crate::limits;
+use crate::malformed::{Kept, Side};
 use crate::route::health_policy::HealthPolicy;
 use std::cell::Cell;
 use std::rc::Rc;
@@ -34,7 +35,7 @@ pub(super) enum Outcome {
 /// What the two pumps of an attempt tell each other.
 pub(super) struct Flow<'a> {
     /// The request's head.
-    request: &'a [u8],
+    pub(super) request: &'a [u8],
     /// The microsecond at which the attempt began.
     sent_us: u64,
     pub(super) body_max: u64,
@@ -235,6 +236,11 @@ pub(super) async fn attempt<N: Net, C: Stream>(
             Uploaded::DoneInHead { behind } => (Rest::Taken(buf.len() - behind), down),
             // What the upload has thrown away need not be waited for again.
             Uploaded::Stopped { drained } => {
+                if flow.refusal.get().is_some()
+                    && let Some(stream) = lease.take()
+                {
+                    stream.reset();
+                }
                 let end = if matches!(down, Down::Cut) { End::Reset } else { End::Close { linger: !drained } };
                 return Outcome::End(end);
             }
@@ -335,7 +341,10 @@ fn compose<N: Net, C: Stream>(
     }
     let piece = match body.decode(&mut out.filled_mut()[head_len + gap..]) {
         Ok(piece) => piece,
-        Err(fault) => return Err((400, Reason::Rejected(fault.fault))),
+        Err(fault) => {
+            turn.keep_body(&buf.filled()[..head.bytes], body, fault, here);
+            return Err((fault.fault.status(), Reason::Rejected(fault.fault)));
+        }
     };
     if body.payload_bytes() > body_max {
         return Err((413, Reason::BodyTooLarge));
@@ -434,15 +443,20 @@ async fn download<N: Net, C: Stream>(
     let upgraded = head.status == 101;
     let mut out = core.buffers.take(Class::Small);
     turn.write_head(&head, buf.filled(), side.framing, !persist && !upgraded, &mut out);
-    buf.consume(head.bytes);
     let mut body = Body::new(head.framing);
     let (clean, whole) = if upgraded {
         // Whatever stands behind a 101 is the tunnel's.
+        buf.consume(head.bytes);
         (false, true)
     } else {
-        match body.decode(buf.filled_mut()) {
-            Ok(piece) => (piece.consumed == buf.len(), relay::frame(&mut buf, piece, side.encoding, &body)),
+        match body.decode(&mut buf.filled_mut()[head.bytes..]) {
+            Ok(piece) => {
+                buf.consume(head.bytes);
+                (piece.consumed == buf.len(), relay::frame(&mut buf, piece, side.encoding, &body))
+            }
             Err(fault) => {
+                let (head, piece) = buf.filled().split_at(head.bytes);
+                turn.keep_response(tally, || Kept::of_body(Side::Backend, Some(head), &body, fault, piece));
                 core.buffers.put(out);
                 core.buffers.put(buf);
                 return Down::Failed(Trouble::BadHead(Failure { fault: fault.fault, at: fault.at }));
@@ -474,6 +488,12 @@ async fn download<N: Net, C: Stream>(
             turn.client_is_gone(tally);
             Down::Cut
         }
+        Delivered::Malformed(kept) => {
+            tally.reason = Reason::BadResponse(kept.fault);
+            turn.keep_response(tally, || *kept);
+            turn.client_is_gone(tally);
+            Down::Cut
+        }
     }
 }
 
@@ -502,16 +522,14 @@ async fn final_head<N: Net, C: Stream>(
                 if let Err(failure) = head.parse(&buf.filled()[..bytes], request.method) {
                     break Trouble::BadHead(failure);
                 }
-                if head.status == 101 && !head.switches_to(&buf.filled()[..bytes], request.upgrade.of(flow.request)) {
-                    break Trouble::BadHead(Failure { fault: Fault::UnsolicitedUpgrade, at: 0 });
+                let asked = request.upgrade.of(flow.request);
+                if let Err(failure) = head.in_place(&buf.filled()[..bytes], asked, interims) {
+                    break Trouble::BadHead(failure);
                 }
                 if !head.is_interim() {
                     return Ok(buf);
                 }
                 interims += 1;
-                if interims > limits::INTERIM_RESPONSES_MAX {
-                    break Trouble::BadHead(Failure { fault: Fault::TooManyInterim, at: 0 });
-                }
                 if request.version == Version::Http11 {
                     flow.answering.set(true);
                     if !interim(turn, head, &buf, tally).await {
@@ -536,6 +554,9 @@ async fn final_head<N: Net, C: Stream>(
             _ => break Trouble::Closed { reused, handed: true },
         }
     };
+    if let Trouble::BadHead(failure) = trouble {
+        turn.keep_response(tally, || Kept::of_head(Side::Backend, buf.filled(), failure.fault, failure.at));
+    }
     core.buffers.put(buf);
     Err(trouble)
 }

@@ -39,7 +39,7 @@ type Make<A, B, F> = Box<dyn Fn(Rc<Mailbox<A, B>>) -> F>;
 pub struct Places<A, B, F> {
     make: Make<A, B, F>,
     free: RefCell<Vec<Place<A, B, F>>>,
-    /// The least number that was free since the last [`Places::trim`].
+    /// The least number that was free since the last [`Places::spare`].
     least_free: Cell<usize>,
 }
 
@@ -61,12 +61,19 @@ impl<A, B, F: Future<Output = ()>> Places<A, B, F> {
         Run { places: self, place: Some(place) }
     }
 
-    /// Frees half of the boxes that nobody needed since the last call.
-    pub fn trim(&self) {
+    /// Half of the boxes that nobody needed since the last call.
+    pub fn spare(&self) -> usize {
+        let free = self.free.borrow().len();
+        let spare = self.least_free.get().min(free).div_ceil(2);
+        self.least_free.set(free - spare);
+        spare
+    }
+
+    /// Frees so many boxes, if there are as many that nobody uses.
+    pub fn free(&self, n: usize) {
         let mut free = self.free.borrow_mut();
-        let spare = self.least_free.get().min(free.len());
-        free.drain(..spare.div_ceil(2));
-        self.least_free.set(free.len());
+        let n = n.min(free.len());
+        free.drain(..n);
     }
 }
 
@@ -130,10 +137,10 @@ mod tests {
         assert_eq!(places.free.borrow().len(), 0);
         assert_eq!((finish(one), finish(other)), (Some(4), Some(6)));
         assert_eq!(places.free.borrow().len(), 2);
-        places.trim();
+        places.free(places.spare());
         assert_eq!(places.free.borrow().len(), 2, "both were needed");
-        places.trim();
-        places.trim();
+        places.free(places.spare());
+        places.free(places.spare());
         assert_eq!(places.free.borrow().len(), 0);
     }
 

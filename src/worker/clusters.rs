@@ -313,11 +313,18 @@ impl<S: Stream> Clusters<S> {
     }
 
     /// One tick: closes pooled connections that have idled too long or that the backend has closed, and drops suspicions
-    /// that are over. Returns how many connections are left.
-    pub fn tick<N: Net<Stream = S>>(&self, net: &N, now: u32) -> usize {
+    /// that are over. Takes more than one turn where many connections are to be looked at. Returns how many are left.
+    pub async fn tick<N: Net<Stream = S>>(&self, net: &N, now: u32) -> usize {
         let mut suspicions = 0;
-        for backend in self.backends.borrow().values() {
+        let mut calls = 0;
+        let backends: Vec<_> = self.backends.borrow().values().cloned().collect();
+        for backend in &backends {
+            calls += backend.pool.len();
             backend.pool.tick(net, now);
+            if calls >= limits::TURN_FIRED {
+                calls = 0;
+                net.next_turn().await;
+            }
             // No cells are made for a backend that nobody has used.
             if let Some(cell) = backend.cells.all().get(backend.core) {
                 set(&cell.pooled, backend.pool.len() as u32);

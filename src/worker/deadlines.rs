@@ -116,14 +116,30 @@ impl Slots {
         SlotGuard { slots: self.clone(), key }
     }
 
-    /// One tick: fires what is due, asks about clients that may have gone, and counts slow bodies.
-    pub fn tick<N: Net>(&self, net: &N, now: u32) {
-        let passed = now.saturating_sub(self.now.replace(now));
-        for (_, slot) in self.list.borrow().iter() {
-            slot.rate(net, passed);
-            slot.look_for_client(net, now);
-            slot.expire(net, now);
+    /// Busy connections.
+    pub fn len(&self) -> usize {
+        self.list.borrow().len()
+    }
+
+    /// The clock has reached `now`; returns how many ticks it had not been told of. To be followed by [`Slots::tick`].
+    pub fn reach(&self, now: u32) -> u32 {
+        now.saturating_sub(self.now.replace(now))
+    }
+
+    /// One tick: fires what is due, asks about clients that may have gone, and counts slow bodies. Begins with slot `from` (0)
+    /// and stops after `limits::TURN_FIRED` calls to the kernel: then it returns where to go on in a later turn.
+    pub fn tick<N: Net>(&self, net: &N, passed: u32, from: usize) -> Option<usize> {
+        let now = self.now.get();
+        let list = self.list.borrow();
+        let mut calls = 0;
+        for key in from..list.capacity() {
+            let Some(slot) = list.get(key) else { continue };
+            if calls >= limits::TURN_FIRED {
+                return Some(key);
+            }
+            calls += slot.rate(net, passed) + slot.look_for_client(net, now) + slot.expire(net, now);
         }
+        None
     }
 
     /// Where the exchanges stand that are routed; every busy connection has one at most.
@@ -146,14 +162,17 @@ impl Slots {
     }
 }
 
+/// Each of the three gives the number of its calls to the kernel.
 impl Slot {
-    fn expire<N: Net>(&self, net: &N, now: u32) {
+    fn expire<N: Net>(&self, net: &N, now: u32) -> usize {
+        let mut calls = 0;
         for watch in &self.watches {
             if now < watch.at.get() {
                 continue;
             }
             watch.at.set(NEVER);
             watch.fired.set(true);
+            calls += 1;
             match watch.aim.get() {
                 Aim::None => {}
                 Aim::ClientRead => net.shutdown(self.client, How::Read),
@@ -161,26 +180,33 @@ impl Slot {
                 Aim::Backend => self.end_backend(net),
             }
         }
+        calls
     }
 
-    fn look_for_client<N: Net>(&self, net: &N, now: u32) {
+    fn look_for_client<N: Net>(&self, net: &N, now: u32) -> usize {
         let old_enough = self.waiting_since.get().saturating_add(limits::CLIENT_GONE_AGE_TICKS) < now;
-        if old_enough && !self.client_gone.get() && net.gone(self.client, self.fin_is_gone.get()) {
+        if !old_enough || self.client_gone.get() {
+            return 0;
+        }
+        if net.gone(self.client, self.fin_is_gone.get()) {
             self.client_gone.set(true);
             self.end_backend(net);
         }
+        1
     }
 
-    fn rate<N: Net>(&self, net: &N, passed: u32) {
+    fn rate<N: Net>(&self, net: &N, passed: u32) -> usize {
         if !self.reading.get() || self.rate_min.get() == 0 {
-            return;
+            return 0;
         }
         self.read_ticks.set(self.read_ticks.get() + passed);
         let seconds = u64::from(self.read_ticks.get());
         if seconds > limits::CLIENT_RATE_GRACE_SECONDS && self.read_bytes.get() < self.rate_min.get() * seconds {
             self.slow.set(true);
             net.shutdown(self.client, How::Read);
+            return 1;
         }
+        0
     }
 
     fn end_backend<N: Net>(&self, net: &N) {

@@ -1,9 +1,10 @@
 //! The room of idle connections: those that wait for their next (or first) request and hold no buffer.
 //!
-//! An entry is 12 bytes; the connection itself waits in its own small task. (Later they are parked in an epoll set above
-//! some number; that stays inside this room.)
+//! An entry is 12 bytes; the connection itself waits in its own small task. Beyond some number they are in
+//! [`super::parking`] instead.
 
 use super::net::{Handle, How, Net};
+use crate::limits;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -35,20 +36,24 @@ impl IdleRoom {
         IdleGuard { room: self.clone(), key }
     }
 
-    /// One tick: ends what has idled too long. Its `readable` returns and its task closes it.
-    pub fn tick<N: Net>(&self, net: &N, now: u32) {
-        for (_, entry) in self.list.borrow().iter() {
-            if now >= entry.until {
-                net.shutdown(entry.client, How::Both);
+    /// One tick: ends what has idled too long, or all. Its `readable` returns and its task closes it. Begins with entry
+    /// `from` (0) and stops after `limits::TURN_FIRED` of them: then it returns where to go on in a later turn.
+    pub fn tick<N: Net>(&self, net: &N, now: u32, all: bool, from: usize) -> Option<usize> {
+        let list = self.list.borrow();
+        let mut ended = 0;
+        for key in from..list.capacity() {
+            let Some(entry) = list.get(key) else { continue };
+            if now < entry.until && !all {
+                continue;
             }
-        }
-    }
-
-    /// Ends all of them.
-    pub fn end_all<N: Net>(&self, net: &N) {
-        for (_, entry) in self.list.borrow().iter() {
+            if ended == limits::TURN_FIRED {
+                return Some(key);
+            }
+            ended += 1;
+            entry.ended.set(true);
             net.shutdown(entry.client, How::Both);
         }
+        None
     }
 
     /// Ends the `n` that have idled longest, to make room for new connections.

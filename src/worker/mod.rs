@@ -15,10 +15,12 @@ mod deadlines;
 mod idle;
 mod log;
 pub mod net;
+mod parking;
 mod pipes;
 mod pool;
 mod pulse;
 mod queue;
+mod refused;
 mod relay;
 mod search;
 mod session;
@@ -80,8 +82,14 @@ impl ConnInfo {
 pub trait Gate<N: Net>: Clone + 'static {
     /// The streams that sessions get.
     type Stream: net::Stream;
+    /// What of such a stream is not the net's, and kept while it is parked.
+    type Rest: 'static;
     /// Admits a connection; `None` closes it.
     async fn admit(&self, stream: N::Stream, info: ConnInfo) -> Option<(Self::Stream, ConnInfo)>;
+    /// Takes an idle stream apart, to be parked; one that has bytes for a `recv` itself (read ahead) must come back.
+    fn take_apart(&self, stream: Self::Stream) -> Result<(N::Stream, Self::Rest), Self::Stream>;
+    /// Undoes [`Gate::take_apart`].
+    fn put_together(&self, stream: N::Stream, rest: Self::Rest) -> Self::Stream;
 }
 
 /// The gate that changes nothing: clear text.
@@ -90,8 +98,15 @@ pub struct Plain;
 
 impl<N: Net> Gate<N> for Plain {
     type Stream = N::Stream;
+    type Rest = ();
     async fn admit(&self, stream: N::Stream, info: ConnInfo) -> Option<(N::Stream, ConnInfo)> {
         Some((stream, info))
+    }
+    fn take_apart(&self, stream: N::Stream) -> Result<(N::Stream, ()), N::Stream> {
+        Ok((stream, ()))
+    }
+    fn put_together(&self, stream: N::Stream, (): ()) -> N::Stream {
+        stream
     }
 }
 
@@ -140,6 +155,8 @@ pub struct Core<N: Net> {
     ring_core: Rc<dyn Fn(usize)>,
     listeners: RefCell<Vec<(ListenerId, Rc<N::Listener>)>>,
     connections: Cell<usize>,
+    /// Those of them that are parked.
+    parked: Cell<usize>,
     /// Listeners that are accepted on.
     accepting: Cell<usize>,
     drain: Cell<Option<Drain>>,
@@ -164,6 +181,7 @@ pub async fn run<N: Net, G: Gate<N>>(net: N, gate: G, links: Links, listeners: V
         welcome.listen(id, listener);
     }
     core.net.spawn(messages(core.clone(), welcome.clone()));
+    core.net.spawn(welcome.clone().unpark());
     core.net.spawn(ticks(core.clone(), welcome));
     core.drained().await;
     core.log.borrow_mut().flush();
@@ -229,8 +247,10 @@ where
 {
     loop {
         let now = core.net.tick().await;
-        core.tick(now);
-        welcome.trim();
+        core.end_overdue(now).await;
+        let pooled = core.clusters.tick(&core.net, now).await;
+        core.tick(now, pooled);
+        welcome.tick(now).await;
     }
 }
 
@@ -253,6 +273,7 @@ impl<N: Net> Core<N> {
             ring_core: links.ring_core,
             listeners: RefCell::default(),
             connections: Cell::new(0),
+            parked: Cell::new(0),
             accepting: Cell::new(0),
             drain: Cell::new(None),
             cut: Cell::new(0),
@@ -296,20 +317,28 @@ impl<N: Net> Core<N> {
         (self.ring_control)();
     }
 
-    fn tick(&self, now: u32) {
+    /// Ends what has waited too long, in as many turns as that takes: thousands may be due at once.
+    async fn end_overdue(&self, now: u32) {
+        let passed = self.slots.reach(now);
+        let mut from = 0;
+        while let Some(next) = self.slots.tick(&self.net, passed, from) {
+            from = next;
+            self.net.next_turn().await;
+        }
+        let all = self.drain.get().is_some_and(|drain| now >= drain.idle_until);
+        let mut from = 0;
+        while let Some(next) = self.idle.tick(&self.net, now, all, from) {
+            from = next;
+            self.net.next_turn().await;
+        }
+    }
+
+    fn tick(&self, now: u32, pooled: usize) {
         self.read_clock();
-        self.slots.tick(&self.net, now);
-        self.idle.tick(&self.net, now);
-        let pooled = self.clusters.tick(&self.net, now);
         self.buffers.trim();
         self.pipes.trim();
-        if let Some(drain) = self.drain.get() {
-            if now >= drain.idle_until {
-                self.idle.end_all(&self.net);
-            }
-            if now >= drain.until {
-                self.cut.set(self.cut.get() + self.slots.cut(&self.net));
-            }
+        if self.drain.get().is_some_and(|drain| now >= drain.until) {
+            self.cut.set(self.cut.get() + self.slots.cut(&self.net));
         }
         // After all that ends a wait.
         self.queues.tick();
@@ -324,11 +353,14 @@ impl<N: Net> Core<N> {
         let cpu_us = self.net.cpu_us();
         let beat = self.pulse.beat(now, self.net.now_us(), cpu_us);
         stats.lag.add(beat.late_us);
+        stats.turns.store(&self.net.turns());
         stats.cpu_us.store(cpu_us, Ordering::Relaxed);
         stats.busy_permille.store(beat.busy_permille, Ordering::Relaxed);
         stats.ticks.store(now, Ordering::Relaxed);
         stats.connections.store(self.connections.get() as u64, Ordering::Relaxed);
-        stats.idle.store(self.idle.len() as u64, Ordering::Relaxed);
+        stats.idle.store((self.idle.len() + self.parked.get()) as u64, Ordering::Relaxed);
+        stats.busy.store(self.slots.len() as u64, Ordering::Relaxed);
+        stats.pipes.store(self.pipes.in_use() as u64, Ordering::Relaxed);
         stats.pooled.store(pooled as u64, Ordering::Relaxed);
         let buffers = self.buffers.in_use(buffers::Class::Small) + self.buffers.in_use(buffers::Class::Large);
         stats.buffers.store(buffers as u64, Ordering::Relaxed);
@@ -360,21 +392,6 @@ impl<N: Net> Core<N> {
 
     fn wake_waiting(&self) {
         self.waiting_for_change.borrow_mut().drain(..).for_each(Waker::wake);
-    }
-
-    /// Lets every other task of this core that can run go first.
-    async fn let_others_run(&self) {
-        let mut passed = false;
-        poll_fn(|cx| {
-            if std::mem::replace(&mut passed, true) {
-                return Poll::Ready(());
-            }
-            // A task that wakes itself is put in front of the queue; one that another task wakes is put behind it.
-            let waker = cx.waker().clone();
-            self.net.spawn(async move { waker.wake() });
-            Poll::Pending
-        })
-        .await
     }
 
     /// Sends replaced snapshots to control, which frees them: a table of 100,000 routes takes its time.

@@ -30,6 +30,11 @@ impl Pipes {
         Some(pipe)
     }
 
+    /// Pipes that are handed out now.
+    pub(super) fn in_use(&self) -> usize {
+        self.in_use.get()
+    }
+
     /// Takes a pipe back. One that is not empty is closed: what stands in it would end up in a stranger's body.
     pub(super) fn put(&self, pipe: Pipe) {
         self.in_use.set(self.in_use.get() - 1);

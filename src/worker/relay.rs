@@ -14,6 +14,7 @@ use crate::access_log::Phase;
 use crate::exchange::Reason;
 use crate::http::body::{Body, CHUNK_PREFIX_MAX, Decoded, Encoding, chunk_prefix};
 use crate::limits;
+use crate::malformed::{Kept, Side};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
@@ -87,8 +88,14 @@ pub(super) async fn fair<N: Net>(core: &Core<N>, moved: &mut usize, bytes: usize
     *moved += bytes;
     if *moved >= TURN_BYTES {
         *moved = 0;
-        core.let_others_run().await;
+        core.net.next_turn().await;
     }
+}
+
+/// Whether the next piece of a body should be larger than this one, which filled its buffer. Of chunks that are mostly framing
+/// a large buffer would hold tens of thousands: a millisecond's work at once.
+fn grows(piece: &Decoded) -> bool {
+    piece.payload.len() >= piece.consumed / 2
 }
 
 /// Chooses the buffer for the next read of a body.
@@ -171,12 +178,16 @@ pub(super) async fn upload<N: Net, C: Stream>(
         fair(core, &mut turn_bytes, buf.len()).await;
         let piece = match body.decode(buf.filled_mut()) {
             Ok(piece) => piece,
-            Err(fault) => break (400, Reason::Rejected(fault.fault)),
+            Err(fault) => {
+                turn.keep_body(flow.request, &body, fault, buf.filled());
+                break (fault.fault.status(), Reason::Rejected(fault.fault));
+            }
         };
         if body.payload_bytes() > flow.body_max {
             break (413, Reason::BodyTooLarge);
         }
         turn.received.set(body.payload_bytes());
+        was_full &= grows(&piece);
         if in_head {
             rest = &rest[piece.consumed..];
         }
@@ -217,7 +228,8 @@ pub(super) async fn upload<N: Net, C: Stream>(
     };
     core.buffers.put(buf);
     flow.refusal.set(Some(refusal));
-    core.net.shutdown(backend.handle(), How::Both);
+    // No FIN: there are servers that take what came before it for the whole body. The attempt ends by resetting the connection.
+    core.net.shutdown(backend.handle(), How::Read);
     Uploaded::Stopped { drained: false }
 }
 
@@ -312,6 +324,8 @@ pub(super) enum Delivered {
     Whole { clean: bool },
     /// Cut short, for this reason.
     Cut(Reason),
+    /// Cut short, since its coding is malformed.
+    Malformed(Box<Kept>),
 }
 
 /// A response whose head is judged: the head and the first piece of the body, framed, stand in the buffer.
@@ -399,10 +413,15 @@ pub(super) async fn deliver<N: Net, C: Stream>(
         fair(core, &mut turn_bytes, buf.len()).await;
         let piece = match body.decode(buf.filled_mut()) {
             Ok(piece) => piece,
-            Err(fault) => break Reason::BadResponse(fault.fault),
+            Err(fault) => {
+                let kept = Kept::of_body(Side::Backend, None, &body, fault, buf.filled());
+                core.buffers.put(buf);
+                return Delivered::Malformed(Box::new(kept));
+            }
         };
         clean = piece.consumed == buf.len();
         ended = body.is_done();
+        was_full &= grows(&piece);
         whole = frame(&mut buf, piece, encoding, &body);
     };
     core.buffers.put(buf);

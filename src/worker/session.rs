@@ -17,7 +17,7 @@ use crate::failures::{self, Failure};
 use crate::http::body::Body;
 use crate::http::forwarded;
 use crate::http::head::{HeadScan, RequestHead, Scan};
-use crate::http::reject::Reject;
+use crate::http::reject::{Fault, Reject};
 use crate::http::{Method, Version, reply};
 use crate::limits;
 use std::cell::Cell;
@@ -212,11 +212,17 @@ async fn read_head<C: Stream>(
             }
         }
         buf.compact();
+        if waited {
+            // Thousands of heads that trickle are received one by one, when it is their turn, and not by the ring all at once.
+            // An error shows again in the receive.
+            let _ = stream.readable().await;
+        }
         let received;
         (received, buf) = stream.recv(buf).await;
         match received {
             Ok(n) if n > 0 => {}
-            _ if buf.is_empty() => return ((Asked::Silent, waited), buf),
+            // RFC 9112 section 2.2: the CRLF that some send behind a body is no request, so nobody waits for an answer.
+            _ if !scan.has_begun() => return ((Asked::Silent, waited), buf),
             _ if slot.fired(Dir::Up) => return ((Asked::Timeout, waited), buf),
             _ => return ((Asked::Truncated, waited), buf),
         }
@@ -265,6 +271,9 @@ async fn run<N: Net, C: Stream>(turn: &Turn<'_, N, C>, buf: Buf, tally: &mut Tal
     let (core, head) = (turn.core, turn.head);
     if head.max_forwards == Some(0) {
         return turn.answer(200, Reason::Own, buf, tally).await;
+    }
+    if head.https && !turn.is_secured() {
+        return turn.answer(421, Reason::Rejected(Fault::InsecureHttps), buf, tally).await;
     }
     if turn.asks_for_health(buf.filled()) {
         let status = if core.is_ready() { 200 } else { 503 };
@@ -351,6 +360,14 @@ impl<N: Net, C: Stream> Turn<'_, N, C> {
         forwarded::client(self.head, head_bytes, peer, &|ip| listener.trusts(ip))
     }
 
+    /// Whether an https resource may be served here (RFC 9110 section 7.4): the connection is secured, or its peer is a
+    /// trusted proxy that may have secured its own.
+    fn is_secured(&self) -> bool {
+        let view = self.core.view();
+        let listener = view.settings.listener(self.info.listener);
+        self.info.tls || listener.zip(self.info.peer).is_some_and(|(listener, peer)| listener.trusts(peer.ip()))
+    }
+
     /// Whether this is a health check, which is answered here whatever its Host says.
     fn asks_for_health(&self, head_bytes: &[u8]) -> bool {
         let view = self.core.view();
@@ -370,7 +387,10 @@ impl<N: Net, C: Stream> Turn<'_, N, C> {
     /// Answers a request that never became an exchange.
     async fn refuse(&self, asked: Asked, buf: Buf, tally: &mut Tally<N::Stream>) -> After {
         let (status, reason) = match asked {
-            Asked::Rejected(reject) => (reject.status, Reason::Rejected(reject.fault)),
+            Asked::Rejected(reject) => {
+                self.keep_request(buf.filled(), reject.fault, reject.at);
+                (reject.status, Reason::Rejected(reject.fault))
+            }
             Asked::Timeout => (408, Reason::ClientTimeout),
             _ if self.slot.drained() => (503, Reason::Drained),
             _ => (400, Reason::ClientTruncated),

@@ -53,7 +53,7 @@ async fn pour_all<N: Net, S: Stream>(
                 *bytes += n as u64;
                 slot.arm(pace.dir, pace.aim, pace.seconds);
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => core.let_others_run().await,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => core.net.next_turn().await,
             Err(error) => return Err(error),
         }
     }

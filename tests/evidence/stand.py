@@ -122,6 +122,14 @@ class Ringway:
             if line.startswith(name + ":"):
                 return int(line.split()[1])
 
+    def workers(self):
+        """What `ctl workers` says, all cores together; of the longest turn, the longest."""
+        found = json.loads(self.ctl("status", "--json")[1])["workers"]
+        return {name: (max if name == "longest_turn_us" else sum)(w[name] for w in found) for name in found[0]}
+
+    def open_files(self):
+        return len(os.listdir(f"/proc/{self.child.pid}/fd"))
+
     def cpu_seconds(self):
         fields = open(f"/proc/{self.child.pid}/stat").read().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -199,6 +207,14 @@ def wrk_result(child, seconds):
         elif line.startswith("Requests/sec"):
             rate = float(words[-1])
     return errors, requests, rate, text
+
+
+def pace_tool(directory):
+    """The path of `pace`, compiled for this run."""
+    tool = directory / "pace"
+    source = pathlib.Path(__file__).with_name("pace.rs")
+    subprocess.run(["rustc", "--edition", "2024", "-O", "-o", str(tool), str(source)], check=True)
+    return tool
 
 
 def check(what, good, figure=""):

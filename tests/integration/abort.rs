@@ -62,6 +62,31 @@ on_both_drivers! {
         assert!(origin.requests().is_empty());
     }
 
+    fn a_cut_upload_is_a_reset_for_the_backend(driver) {
+        // A FIN would let servers such as gunicorn take what came for the whole body.
+        let resets = Arc::new(AtomicUsize::new(0));
+        let seen = resets.clone();
+        let origin = Origin::new(move |c| {
+            if c.wait_reset(seconds(10)) {
+                seen.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let ringway = Ringway::before(driver, &[&origin]);
+        let begun = |head: &str| {
+            let mut client = Client::to(&ringway);
+            client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{head}"));
+            std::thread::sleep(millis(200));
+            client
+        };
+        begun("Content-Length: 10\r\n\r\nhello").reset();
+        drop(begun("Content-Length: 10\r\n\r\nhello"));
+        let mut client = begun("Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
+        client.send("z\r\n");
+        assert_eq!(client.response().status, 400);
+        origin.wait_all_closed(seconds(5));
+        assert_eq!(resets.load(Ordering::SeqCst), 3);
+    }
+
     fn a_client_that_resets_in_mid_download(driver) {
         let origin = Origin::new(|c| {
             if c.request().is_some() {

@@ -157,8 +157,10 @@ on_both_drivers! {
         });
         ringway.wait_state("b1", "down", seconds(4));
         assert_eq!(ringway.backend_state("app", "b2"), "up");
-        let status = ringway.status().to_string();
-        assert!(status.contains("is not in the body") && status.contains("status 200 with the text"), "{status}");
+        eventually(seconds(4), "the status says what both probes saw", || {
+            let status = ringway.status().to_string();
+            status.contains("is not in the body") && status.contains("status 200 with the text")
+        });
     }
 
     fn unix_sockets_are_probed_too(driver) {

@@ -66,6 +66,8 @@ pub struct Response {
     pub head: Vec<u8>,
     pub framing: Framing,
     pub body: Vec<u8>,
+    /// The body as it stood on the wire, trailers included.
+    pub body_raw: Vec<u8>,
 }
 
 impl Response {
@@ -157,11 +159,16 @@ impl Client {
 
     /// The next response, also an interim one.
     pub fn any_response(&mut self, method: &str) -> Response {
-        let mut response = self.head_of(method);
+        let head = self.head_of(method);
+        self.body_behind(head)
+    }
+
+    /// The response of which the head was read, with its body.
+    pub fn body_behind(&mut self, mut response: Response) -> Response {
         loop {
             match message::take_body(&self.ahead, response.framing) {
                 Taken::All { body, used } => {
-                    self.ahead.drain(..used);
+                    response.body_raw = self.ahead.drain(..used).collect();
                     response.body = body;
                     return response;
                 }
@@ -169,6 +176,7 @@ impl Client {
                 Taken::More => match self.more() {
                     Ok(0) if response.framing == Framing::UntilClose => {
                         response.body = std::mem::take(&mut self.ahead);
+                        response.body_raw = response.body.clone();
                         return response;
                     }
                     Ok(0) => panic!("the response ends too early: {}", lossy(&response.head)),
@@ -199,7 +207,7 @@ impl Client {
             .and_then(|rest| rest[..3].parse().ok())
             .unwrap_or_else(|| panic!("no status line: {line:?}"));
         let framing = message::response_framing(&head, method, status);
-        Response { status, head, framing, body: Vec::new() }
+        Response { status, head, framing, body: Vec::new(), body_raw: Vec::new() }
     }
 
     fn more(&mut self) -> Result<usize> {
@@ -212,6 +220,16 @@ impl Client {
         };
         self.ahead.extend_from_slice(&buf[..n]);
         Ok(n)
+    }
+
+    /// Receives until these bytes are there, and leaves them to be read; false if the connection ends before that.
+    pub fn wait_for(&mut self, bytes: &[u8]) -> bool {
+        while !self.ahead.windows(bytes.len()).any(|at| at == bytes) {
+            if !matches!(self.more(), Ok(n) if n > 0) {
+                return false;
+            }
+        }
+        true
     }
 
     /// At least `n` raw bytes from the stream.

@@ -35,9 +35,18 @@ struct Trap;
 
 impl<N: Net> Gate<N> for Trap {
     type Stream = N::Stream;
+    type Rest = ();
 
     async fn admit(&self, _: N::Stream, _: ConnInfo) -> Option<(N::Stream, ConnInfo)> {
         panic!("the trap has shut");
+    }
+
+    fn take_apart(&self, stream: N::Stream) -> Result<(N::Stream, ()), N::Stream> {
+        Err(stream)
+    }
+
+    fn put_together(&self, stream: N::Stream, (): ()) -> N::Stream {
+        stream
     }
 }
 

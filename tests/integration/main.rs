@@ -15,6 +15,11 @@ mod framing;
 
 mod smuggling;
 
+mod malformed;
+
+mod wire;
+mod wire_case;
+
 mod keepalive;
 
 mod bodies;
@@ -54,6 +59,10 @@ mod log;
 mod phases;
 
 mod limits;
+
+mod parking;
+
+mod storms;
 
 mod metrics;
 

@@ -261,12 +261,26 @@ impl OriginConn {
 
     /// Reads one head; recorded at once with an empty body. `None`: the peer is gone.
     pub fn head(&mut self) -> Option<Recorded> {
+        let head = self.take_head()?;
+        Some(self.record(Recorded { head, body: Vec::new(), body_raw: Vec::new() }))
+    }
+
+    /// Reads one request to the end of its body and records it. `None`: the peer is gone before that.
+    pub fn request(&mut self) -> Option<Recorded> {
+        let head = self.take_head()?;
+        let (body, body_raw) = self.body_of(&head)?;
+        Some(self.record(Recorded { head, body, body_raw }))
+    }
+
+    fn record(&self, recorded: Recorded) -> Recorded {
+        self.shared.requests.lock().expect("requests").push(recorded.clone());
+        recorded
+    }
+
+    fn take_head(&mut self) -> Option<Vec<u8>> {
         loop {
             if let Some(at) = message::head_end(&self.ahead) {
-                let head: Vec<u8> = self.ahead.drain(..at).collect();
-                let recorded = Recorded { head, body: Vec::new(), body_raw: Vec::new() };
-                self.shared.requests.lock().expect("requests").push(recorded.clone());
-                return Some(recorded);
+                return Some(self.ahead.drain(..at).collect());
             }
             if !self.more() {
                 return None;
@@ -274,26 +288,13 @@ impl OriginConn {
         }
     }
 
-    /// Reads one request to the end of its body and records it. `None`: the peer is gone before that.
-    pub fn request(&mut self) -> Option<Recorded> {
-        let at = loop {
-            if let Some(at) = message::head_end(&self.ahead) {
-                break at;
-            }
-            if !self.more() {
-                return None;
-            }
-        };
-        let head: Vec<u8> = self.ahead.drain(..at).collect();
-        let framing = message::request_framing(&head);
+    /// Reads the body that belongs to this head: without its framing, and as it stood on the wire. `None`: the peer is gone
+    /// before its end.
+    pub fn body_of(&mut self, head: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+        let framing = message::request_framing(head);
         loop {
             match message::take_body(&self.ahead, framing) {
-                Taken::All { body, used } => {
-                    let body_raw: Vec<u8> = self.ahead.drain(..used).collect();
-                    let recorded = Recorded { head, body, body_raw };
-                    self.shared.requests.lock().expect("requests").push(recorded.clone());
-                    return Some(recorded);
-                }
+                Taken::All { body, used } => return Some((body, self.ahead.drain(..used).collect())),
                 Taken::More => {
                     if !self.more() {
                         return None;
@@ -365,6 +366,19 @@ impl OriginConn {
             }
         }
         false
+    }
+
+    /// Reads on until the connection ends; whether a reset ended it. `false`, too, if it does not end in time.
+    pub fn wait_reset(&mut self, at_most: Duration) -> bool {
+        let _ = self.stream.set_read_timeout(Some(at_most));
+        let mut buf = [0u8; 4096];
+        loop {
+            match self.stream.read(&mut buf) {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(e) => return e.kind() == ErrorKind::ConnectionReset,
+            }
+        }
     }
 
     /// Waits.

@@ -122,9 +122,22 @@ struct ToyGate;
 
 impl<N: Net> Gate<N> for ToyGate {
     type Stream = ToyStream<N::Stream>;
+    type Rest = Box<(RefCell<Reading>, RefCell<Sealer>)>;
 
     async fn admit(&self, stream: N::Stream, info: ConnInfo) -> Option<(Self::Stream, ConnInfo)> {
         Some((ToyStream::new(stream), info))
+    }
+
+    fn take_apart(&self, stream: Self::Stream) -> Result<(N::Stream, Self::Rest), Self::Stream> {
+        if stream.reading.borrow_mut().is_ready() {
+            return Err(stream);
+        }
+        Ok((stream.inner, Box::new((stream.reading, stream.sealer))))
+    }
+
+    fn put_together(&self, inner: N::Stream, rest: Self::Rest) -> Self::Stream {
+        let (reading, sealer) = *rest;
+        ToyStream { inner, reading, sealer }
     }
 }
 

@@ -1,11 +1,12 @@
 //! The contract of `ringway::worker::net`, proved on its three implementations: the ring, epoll and memory.
 //!
-//! `contract` and `splice` hold the tests, written once over a `Fixture`; `os` and `mem` hold what only one of them can show.
+//! `contract`, `park` and `splice` hold the tests, written once over a `Fixture`; `os` and `mem` hold what only one of them can show.
 
 mod contract;
 mod fixture;
 mod mem;
 mod os;
+mod park;
 mod splice;
 
 /// Each test of the contract, on each implementation.
@@ -59,4 +60,8 @@ on_all!(
     splice::a_blocked_pour_is_ended_by_shutdown,
     splice::a_blocked_pour_goes_on_when_there_is_room,
     splice::a_stream_is_spliced_one_way_and_copied_the_other,
+    park::a_parked_stream_stirs_once_for_bytes_an_end_or_a_reset,
+    park::many_stir_at_once_and_each_is_told_once,
+    park::a_parked_stream_that_is_closed_is_not_told,
+    park::a_stream_need_not_stir_to_be_taken_up,
 );

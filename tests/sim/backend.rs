@@ -1,6 +1,6 @@
 //! The virtual backends: each request's plan says what is done with it.
 
-use super::dice::{Dice, Side, pattern};
+use super::dice::{Dice, Side, pattern, tag, trailer};
 use super::ledger::Ledger;
 use super::plan::{Frame, Plan, Script, Wrong};
 use super::wire::{self, Ended, Framing, Head, Reader};
@@ -29,6 +29,8 @@ pub struct Backend {
     pub dice: RefCell<Dice>,
     /// Closes connections that idle so long.
     pub idle_us: Option<u64>,
+    /// What it sends in one piece arrives in one.
+    pub at_once: bool,
 }
 
 /// How a connection ends.
@@ -120,7 +122,8 @@ impl Backend {
         let plan = self.ledger.plan(id);
         self.ledger.say(self.mem.now_us(), || format!("#{id} at a backend of c{}: {}", self.cluster, head.first));
         let arrival = self.ledger.arrived(id, method);
-        if plan.cluster != Some(self.cluster) || head.count("host") != 1 || head.count("keep-alive") != 0 {
+        let tagged = head.count("x-tag") == 1 && head.get("x-tag") == Some(&tag(id, Side::Request));
+        if plan.cluster != Some(self.cluster) || head.count("host") != 1 || head.count("keep-alive") != 0 || !tagged {
             self.ledger.violation(format!("exchange {id}: came to cluster {} with {head:?}", self.cluster));
         }
         self.play(stream, reader, &plan, head, arrival).await
@@ -150,8 +153,9 @@ impl Backend {
                 return fate;
             }
             let mut body = Vec::new();
-            let ended = reader.body(head.framing(Framing::None), &mut body).await;
-            self.ledger.uploaded(id, &body, ended);
+            let framing = head.framing(Framing::None);
+            let ended = reader.body(framing, &mut body).await;
+            self.ledger.uploaded(id, framing, (&body, &reader.trailers), ended);
             return if ended == Ended::Whole { fate } else { Fate::Close };
         }
         if head.get("expect").is_some()
@@ -161,8 +165,9 @@ impl Backend {
             return Fate::Close;
         }
         let mut body = Vec::new();
-        let ended = reader.body(head.framing(Framing::None), &mut body).await;
-        self.ledger.uploaded(id, &body, ended);
+        let framing = head.framing(Framing::None);
+        let ended = reader.body(framing, &mut body).await;
+        self.ledger.uploaded(id, framing, (&body, &reader.trailers), ended);
         if ended != Ended::Whole {
             return Fate::Close;
         }
@@ -242,6 +247,14 @@ impl Backend {
         if script.switch && request.get("upgrade").is_some() {
             return self.echo(stream, reader, plan.id).await;
         }
+        let forged = b"HTTP/1.1 200 Fine\r\nX-Id: 99999999\r\nContent-Length: 0\r\n\r\n";
+        let ends = matches!(script.frame, Frame::Length | Frame::Chunked);
+        if script.behind && ends && self.at_once && script.pause_us == 0 && whole.len() < 2_000 {
+            // In one piece with the response: no proxy can use the connection before it sees that.
+            wire::send(stream, &[whole, forged].concat()).await;
+            reader.more().await;
+            return Fate::Close;
+        }
         let half = if script.pause_us > 0 { whole.len() / 2 } else { whole.len() };
         if !wire::send(stream, &whole[..half]).await {
             return Fate::Close;
@@ -267,8 +280,10 @@ impl Backend {
     }
 
     async fn echo(&self, stream: &MemStream, reader: &mut Reader<'_>, id: usize) -> Fate {
-        let head =
-            format!("HTTP/1.1 101 Switching Protocols\r\nX-Id: {id}\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
+        let head = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nX-Id: {id}\r\nX-Tag: {}\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n",
+            tag(id, Side::Response)
+        );
         if !wire::send(stream, head.as_bytes()).await {
             return Fate::Close;
         }
@@ -286,7 +301,8 @@ impl Backend {
     /// Head and coded body of a plan's response.
     fn response(&self, plan: &Plan, script: &Script) -> (Vec<u8>, Vec<u8>) {
         let version = if script.frame == Frame::Close10 { "1.0" } else { "1.1" };
-        let mut head = format!("HTTP/{version} {} Fine\r\nX-Id: {}\r\n", script.status, plan.id);
+        let (id, status, tag) = (plan.id, script.status, tag(plan.id, Side::Response));
+        let mut head = format!("HTTP/{version} {status} Fine\r\nX-Id: {id}\r\nX-Tag: {tag}\r\n");
         let bodiless = matches!(script.status, 204 | 304);
         match script.frame {
             _ if bodiless => {}
@@ -302,7 +318,8 @@ impl Backend {
             Frame::Chunked if !bodiless && plan.method != "HEAD" => {
                 let mut dice = self.dice.borrow_mut();
                 let most = dice.pick(&[1, 7, 300, 100_000]).max(payload.len() / 300);
-                wire::chunked(&payload, || dice.range(1, most), script.trailer)
+                let trailer = script.trailer.then(|| trailer(plan.id, Side::Response));
+                wire::chunked(&payload, || dice.range(1, most), trailer)
             }
             _ => payload,
         };

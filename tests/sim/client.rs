@@ -1,8 +1,8 @@
 //! The virtual clients: each plays the plans of one connection, in order, and hands what it got to the ledger.
 
-use super::dice::{Dice, Side, pattern};
+use super::dice::{Dice, Side, pattern, tag, trailer};
 use super::ledger::{Got, Ledger};
-use super::plan::{Manner, Plan};
+use super::plan::{Frame, Manner, Plan};
 use super::wire::{self, Ended, Framing, Head, Reader};
 use ringway::limits;
 use ringway::route::Endpoint;
@@ -478,6 +478,9 @@ impl Client {
         self.ledger.with(plan.id, |entry| (entry.seen.status, entry.seen.own) = (Some(status), id.is_none()));
         let mut body = Vec::new();
         let ended = reader.body(framing, &mut body).await;
+        if id == Some(plan.id) {
+            self.framed(reader, plan, head, (framing, ended));
+        }
         let kept_alive = head.get("connection").is_some_and(|v| v.eq_ignore_ascii_case("keep-alive"));
         let close = head.closes() || framing == Framing::UntilClose || (plan.http10 && !kept_alive);
         let got = match ended {
@@ -489,6 +492,33 @@ impl Client {
             }
         };
         (got, close)
+    }
+}
+
+impl Client {
+    /// Framing out equals framing in, and the fields are those of the backend.
+    fn framed(&self, reader: &Reader<'_>, plan: &Plan, head: &Head, (framing, ended): (Framing, Ended)) {
+        let (id, script) = (plan.id, &plan.script);
+        if head.count("x-tag") != 1 || head.get("x-tag") != Some(&tag(id, Side::Response)) {
+            self.ledger.violation(format!("exchange {id}: fields of something else: {head:?}"));
+        }
+        let same = match (framing, script.frame) {
+            (Framing::None, _) => true,
+            (Framing::Length(n), Frame::Length) => n == script.len,
+            (Framing::Chunked, Frame::Length) => false,
+            (Framing::Chunked, _) => !plan.http10,
+            (Framing::UntilClose, frame) => frame != Frame::Length && (plan.http10 || frame != Frame::Chunked),
+            (Framing::Length(_), _) => false,
+        };
+        if !same && script.status != 101 {
+            self.ledger.violation(format!("exchange {id}: {:?} came as {framing:?}: {head:?}", script.frame));
+        }
+        let sent = script.frame == Frame::Chunked && script.trailer;
+        let sent: Vec<String> = sent.then(|| trailer(id, Side::Response)).into_iter().collect();
+        if framing == Framing::Chunked && ended == Ended::Whole && reader.trailers != sent {
+            self.ledger
+                .violation(format!("exchange {id}: its trailers are {sent:?} and came as {:?}", reader.trailers));
+        }
     }
 }
 

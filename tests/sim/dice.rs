@@ -63,6 +63,16 @@ pub enum Side {
     Tunnel = 3,
 }
 
+/// A field value that no other exchange has on this side.
+pub fn tag(id: usize, side: Side) -> String {
+    format!("{:016x}", mix(!(id as u64 * 4 + side as u64)))
+}
+
+/// The trailer field behind a body.
+pub fn trailer(id: usize, side: Side) -> String {
+    format!("X-Trailer: {}", tag(id, side))
+}
+
 /// The bytes of one body: no other exchange has the same.
 pub fn pattern(id: usize, side: Side, from: usize, len: usize) -> Vec<u8> {
     let key = mix(id as u64 * 4 + side as u64);

@@ -1,8 +1,8 @@
 //! What happened to each exchange, and the judgement on it.
 
-use super::dice::{Side, pattern};
+use super::dice::{Side, pattern, tag, trailer};
 use super::plan::{Manner, Plan, Upload, Wrong};
-use super::wire::Ended;
+use super::wire::{Ended, Framing};
 use ringway::limits;
 use ringway::route::table::Policy;
 use std::cell::{Cell, RefCell};
@@ -62,6 +62,15 @@ struct Trouble {
     what: &'static str,
 }
 
+/// What was so of a cluster for a while, by what control has published.
+#[derive(Clone, Debug)]
+struct Condition {
+    cluster: usize,
+    what: &'static str,
+    from: u64,
+    until: u64,
+}
+
 /// What a client got for one request.
 #[derive(Debug)]
 pub enum Got {
@@ -91,8 +100,10 @@ pub struct Rules {
 pub struct Ledger {
     pub entries: RefCell<Vec<Entry>>,
     troubles: RefCell<Vec<Trouble>>,
-    /// When requests had to wait because their cluster was paused.
-    pauses: RefCell<Vec<(usize, u64, u64)>>,
+    /// What was so of a cluster, from and until when; without an end, it still is.
+    conditions: RefCell<Vec<Condition>>,
+    /// When everything stood still, and for how long.
+    stalls: RefCell<Vec<(u64, u64)>>,
     /// Each connection's address, and whose requests it was for, in order.
     pub connections: RefCell<Vec<(IpAddr, Vec<usize>)>>,
     pub violations: RefCell<Vec<String>>,
@@ -105,6 +116,9 @@ pub struct Ledger {
     pub failed: Cell<usize>,
 }
 
+/// The condition of a cluster that has nobody who takes requests.
+pub const DARK: &str = "nobody is up";
+
 /// The trouble of a proxy that can neither accept nor connect.
 pub const NO_DESCRIPTORS: &str = "no descriptors";
 
@@ -116,7 +130,8 @@ impl Ledger {
         Ledger {
             entries: RefCell::new(plans.into_iter().map(Entry::new).collect()),
             troubles: RefCell::default(),
-            pauses: RefCell::default(),
+            conditions: RefCell::default(),
+            stalls: RefCell::default(),
             connections: RefCell::default(),
             violations: RefCell::default(),
             on_arrival: RefCell::default(),
@@ -162,15 +177,34 @@ impl Ledger {
         self.troubles.borrow_mut().push(Trouble { cluster, from, until, what });
     }
 
-    /// Requests of this cluster wait in this time.
-    pub fn pause(&self, cluster: usize, from: u64, until: u64) {
-        self.pauses.borrow_mut().push((cluster, from, until));
+    /// What is so of a cluster from now on, and what is not. The end of a condition is known to the cores a little later,
+    /// and who waited because of it is served later still.
+    pub fn now_is(&self, cluster: usize, now: u64, conditions: &[(&'static str, bool)]) {
+        let mut known = self.conditions.borrow_mut();
+        for (what, is) in conditions.iter().copied() {
+            let open = known.iter_mut().find(|c| c.cluster == cluster && c.what == what && c.until == u64::MAX);
+            match (open, is) {
+                (None, true) => known.push(Condition { cluster, what, from: now, until: u64::MAX }),
+                (Some(open), false) => open.until = now + 2_000_000,
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether this was so of the plan's cluster at any time between.
+    pub fn was(&self, what: &'static str, cluster: Option<usize>, from: u64, until: u64) -> bool {
+        let hits = |c: &Condition| c.what == what && Some(c.cluster) == cluster && c.from <= until && from <= c.until;
+        self.conditions.borrow().iter().any(hits)
+    }
+
+    /// Everything stands still from now on.
+    pub fn stalled(&self, now: u64, us: u64) {
+        self.stalls.borrow_mut().push((now, us));
     }
 
     /// Whether an exchange may have had to wait for its turn.
     pub fn queued(&self, plan: &Plan, from: u64, until: u64) -> bool {
-        let paused = |c: usize| self.pauses.borrow().iter().any(|p| p.0 == c && p.1 <= until && from <= p.2);
-        plan.cluster.is_some_and(|c| self.rules.capped[c] || paused(c))
+        plan.cluster.is_some_and(|c| self.rules.capped[c]) || self.was("paused", plan.cluster, from, until)
     }
 
     fn troubled(&self, plan: &Plan, from: u64, until: u64) -> Option<&'static str> {
@@ -183,7 +217,8 @@ impl Ledger {
                 && (t.from <= until && from <= t.until)
                 && !(safe && t.what == "stale")
         };
-        troubles.iter().find(hits).map(|t| t.what)
+        let dark = || self.was(DARK, plan.cluster, from, until).then_some(DARK);
+        troubles.iter().find(hits).map(|t| t.what).or_else(dark)
     }
 
     /// Whether the proxy had no descriptors in this time.
@@ -194,7 +229,10 @@ impl Ledger {
 
     /// Whether this cluster has had any trouble.
     pub fn any_trouble(&self, cluster: Option<usize>) -> bool {
+        let ever = |what| self.was(what, cluster, 0, u64::MAX);
         self.troubles.borrow().iter().any(|t| t.cluster.is_none() || t.cluster == cluster)
+            || ever(DARK)
+            || ever("no route")
     }
 
     /// A request with this id has come to a backend.
@@ -220,8 +258,24 @@ impl Ledger {
     }
 
     /// A backend has read a request's body, to its end or not.
-    pub fn uploaded(&self, id: usize, body: &[u8], ended: Ended) {
+    pub fn uploaded(&self, id: usize, framing: Framing, (body, trailers): (&[u8], &[String]), ended: Ended) {
         let plan = self.plan(id);
+        let framed = match plan.upload {
+            Upload::None => matches!(framing, Framing::None | Framing::Length(0)),
+            Upload::Length(n) => framing == Framing::Length(n),
+            Upload::Chunked(_) => framing == Framing::Chunked,
+        };
+        if !framed {
+            self.violation(format!("exchange {id}: sent as {:?} and came as {framing:?}", plan.upload));
+        }
+        let sent: Vec<String> = plan.trailer().into_iter().collect();
+        if ended == Ended::Whole && trailers != sent {
+            self.violation(format!("exchange {id}: its trailers are {sent:?} and came as {trailers:?}"));
+        }
+        let most = plan.cluster.map_or(u64::MAX, |c| self.rules.policies[c].body_max);
+        if ended == Ended::Whole && body.len() as u64 > most {
+            self.violation(format!("exchange {id}: {} bytes came as a whole of at most {most}", body.len()));
+        }
         if pattern(id, Side::Request, 0, body.len()) != body {
             self.violation(format!("exchange {id}: the backend saw a body that its client did not send"));
         }
@@ -258,7 +312,9 @@ impl Ledger {
             Manner::Drip => seconds += limits::CLIENT_RATE_GRACE_SECONDS as u32,
             _ => {}
         }
-        u64::from(seconds) * tick() + WEATHER_US
+        let stalls = self.stalls.borrow();
+        let stalled: u64 = stalls.iter().filter(|(at, us)| at + us >= from && *at <= now).map(|(_, us)| us).sum();
+        u64::from(seconds) * tick() + WEATHER_US + stalled
     }
 
     /// Judges the end of an exchange. `from` is when its client began to wait for this response and no other.
@@ -311,7 +367,7 @@ impl Ledger {
                 Ok(())
             }
             Got::Response { status, id: None, .. } => match status {
-                404 if plan.cluster.is_none() => Ok(()),
+                404 if plan.cluster.is_none() || self.was("no route", plan.cluster, from, now) => Ok(()),
                 413 if too_large => Ok(()),
                 503 if drained => Ok(()),
                 502..=504 if backend_fault => Ok(()),
@@ -362,10 +418,18 @@ fn brief(got: &Got) -> String {
 }
 
 impl Plan {
+    /// The trailer field of every third request that can have one.
+    fn trailer(&self) -> Option<String> {
+        let has = matches!(self.upload, Upload::Chunked(_)) && self.id.is_multiple_of(3);
+        has.then(|| trailer(self.id, Side::Request))
+    }
+
     /// The whole request as bytes: the head, and the body in its coding.
     pub fn request(&self, mut chunk: impl FnMut() -> usize) -> (Vec<u8>, Vec<u8>) {
         let host = self.cluster.map_or("nobody.test".to_string(), |c| format!("c{c}.test"));
-        let mut head = format!("{} /x/{} HTTP/1.{}\r\nHost: {host}\r\n", self.method, self.id, u8::from(!self.http10));
+        let (id, tag) = (self.id, tag(self.id, Side::Request));
+        let mut head = format!("{} /x/{id} HTTP/1.{}\r\n", self.method, u8::from(!self.http10));
+        head += &format!("Host: {host}\r\nX-Tag: {tag}\r\n");
         let payload = pattern(self.id, Side::Request, 0, self.upload.len());
         let body = match self.upload {
             Upload::None => Vec::new(),
@@ -375,7 +439,7 @@ impl Plan {
             }
             Upload::Chunked(_) => {
                 head += "Transfer-Encoding: chunked\r\n";
-                super::wire::chunked(&payload, &mut chunk, self.id.is_multiple_of(3))
+                super::wire::chunked(&payload, &mut chunk, self.trailer())
             }
         };
         if self.expect {

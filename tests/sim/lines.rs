@@ -99,7 +99,8 @@ fn judge_line(line: &Line, entry: &Entry, ledger: &Ledger) -> Result<(), &'stati
     }
     let malformed = matches!(plan.manner, Manner::Malformed(_));
     if line.path.is_empty() {
-        let refused = ["REJECTED", "CLIENT_TIMEOUT", "CLIENT_TRUNCATED", "DRAINED"].contains(&line.reason.as_str());
+        let refused =
+            ["REJECTED", "TLS_HELLO", "CLIENT_TIMEOUT", "CLIENT_TRUNCATED", "DRAINED"].contains(&line.reason.as_str());
         if !refused || line.cluster.is_some() || entry.arrivals > 0 {
             return Err("tells nothing of a request that was understood");
         }
@@ -110,13 +111,19 @@ fn judge_line(line: &Line, entry: &Entry, ledger: &Ledger) -> Result<(), &'stati
         if (&*line.method, &line.host, &line.path) != (plan.method, &host, &format!("/x/{}", plan.id)) {
             return Err("is about another request");
         }
-        if line.cluster != plan.cluster.map(|c| format!("c{c}")) {
+        let unknown = line.cluster.is_none() && line.reason == "NO_ROUTE";
+        if !unknown && line.cluster != plan.cluster.map(|c| format!("c{c}")) {
             return Err("names another cluster");
         }
         let retries = plan.cluster.map_or(0, |c| ledger.rules.policies[c].retries);
         if line.retries > u64::from(retries) || entry.arrivals as u64 > line.retries + 1 {
             return Err("counts other retries");
         }
+    }
+    if line.reason == "FAIL_OPEN"
+        && !plan.cluster.is_some_and(|c| ledger.rules.policies[c].fail_open > 0 || line.retries > 0)
+    {
+        return Err("fails open where that is not wanted");
     }
     agree(line, &entry.seen, plan.expect || plan.script.interims > 0)?;
     // Who has left by itself knows neither how it would have ended nor how much would have come.
@@ -155,7 +162,7 @@ fn ended(line: &Line, seen: &Seen) -> Result<(), &'static str> {
         (true, 502) => &["CONNECT_FAILED", "BACKEND_CLOSED", "BAD_RESPONSE"],
         (true, 503) => &["NO_BACKEND", "BUSY", "DRAINED", "QUEUE_FULL", "QUEUE_TIMEOUT"],
         (true, 504) => &["CONNECT_TIMEOUT", "BACKEND_TIMEOUT"],
-        (true, 400) => &["REJECTED", "CLIENT_TRUNCATED"],
+        (true, 400) => &["REJECTED", "TLS_HELLO", "CLIENT_TRUNCATED"],
         (true, 401..) => &["REJECTED"],
         // Of the last kind is garbage that is a good response to a HEAD.
         (false, _) | (true, _) if seen.whole => &["OK"],
@@ -172,8 +179,8 @@ fn ended(line: &Line, seen: &Seen) -> Result<(), &'static str> {
             "DRAINED",
         ],
     };
-    // A retry that had nobody left who is up.
-    let last_resort = line.reason == "FAIL_OPEN" && line.retries > 0 && reasons.contains(&"OK");
+    // By a backend that is down: the cluster fails open, or a retry had nobody left who is up.
+    let last_resort = line.reason == "FAIL_OPEN" && reasons.contains(&"OK");
     if !reasons.contains(&line.reason.as_str()) && !last_resort {
         return Err("has a reason that does not fit");
     }

@@ -103,6 +103,8 @@ pub struct Script {
     /// Closes after the answer, announced or not.
     pub close: Option<bool>,
     pub trailer: bool,
+    /// Sends what nobody has asked for in one piece with its response.
+    pub behind: bool,
     pub wrong: Option<Wrong>,
     /// Does it wrong only the first time.
     pub once: bool,
@@ -138,6 +140,53 @@ impl Plan {
     pub fn download(&self) -> usize {
         let none = self.method == "HEAD" || matches!(self.script.status, 101 | 204 | 304);
         if none { 0 } else { self.script.len }
+    }
+
+    /// A GET that is served at once.
+    pub fn plain(id: usize, cluster: usize) -> Plan {
+        let script = Script {
+            status: 200,
+            len: 100,
+            frame: Frame::Length,
+            interims: 0,
+            delay_us: 0,
+            pause_us: 0,
+            early: false,
+            close: None,
+            trailer: false,
+            behind: false,
+            wrong: None,
+            once: false,
+            switch: false,
+        };
+        Plan {
+            id,
+            method: "GET",
+            http10: false,
+            last: false,
+            cluster: Some(cluster),
+            upload: Upload::None,
+            expect: false,
+            upgrade: false,
+            manner: Manner::Whole,
+            script,
+            gap_us: 0,
+        }
+    }
+
+    /// One of many that come together: a head or a body that stops, a backend that falls silent before or in its answer.
+    pub fn of_storm(id: usize, cluster: usize, kind: u64, part: usize) -> Plan {
+        let mut plan = Plan::plain(id, cluster);
+        match kind {
+            0 => plan.manner = Manner::Stall { part },
+            1 => {
+                (plan.method, plan.upload) = ("POST", Upload::Length(5_000));
+                plan.manner = Manner::Stall { part: part.max(100) };
+            }
+            2 => plan.script.wrong = Some(Wrong::StallHead),
+            _ => (plan.script.wrong, plan.script.len) = (Some(Wrong::StallBody), 5_000),
+        }
+        plan
     }
 
     /// Any exchange; faults are some of them.
@@ -226,6 +275,7 @@ impl Script {
             early: dice.once_in(10),
             close: if dice.once_in(10) { Some(dice.once_in(2)) } else { None },
             trailer: dice.once_in(4),
+            behind: dice.once_in(20),
             wrong,
             once: dice.once_in(2),
             switch: false,

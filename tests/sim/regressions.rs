@@ -1,10 +1,10 @@
 //! Bugs that the simulation has found, by name: each a client and a backend written for it, under many seeds.
 
 use super::client::Client;
-use super::dice::{Dice, Side, pattern};
+use super::config::Config;
+use super::dice::{Dice, Side, pattern, tag};
 use super::ledger::{Ledger, Rules};
-use super::plan::{Manner, Plan, Upload};
-use super::scenario::{policy, settings};
+use super::plan::{Frame, Manner, Plan, Upload};
 use super::wire::{Ended, Framing, Head, Reader, send};
 use crossbeam_channel::bounded;
 use ringway::access_log::{self, Sink};
@@ -23,6 +23,14 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+/// Any settings and any policy.
+fn any(dice: &mut Dice) -> (Settings, Policy) {
+    let plan = Config::random(dice, 1).plan();
+    let listeners = plan.listeners.into_values().map(Some).collect();
+    let policy = plan.clusters.into_values().next().expect("a cluster").policy;
+    (Settings { listeners, ..plan.settings }, policy)
+}
 
 /// One core before one backend.
 struct Stage {
@@ -85,7 +93,7 @@ fn play<B: Future<Output = ()> + 'static>(
         mem.close_listener(&door);
         drop(door);
         mem.run(stage.seconds(1));
-        assert_eq!((mem.counts().streams, mem.counts().tasks, mem.counts().stale_handles), (0, 2, 0), "seed {seed}");
+        assert_eq!((mem.counts().streams, mem.counts().tasks, mem.counts().stale_handles), (0, 3, 0), "seed {seed}");
         mem.finish();
     }
 }
@@ -93,7 +101,7 @@ fn play<B: Future<Output = ()> + 'static>(
 fn stage(mem: &Mem, seed: u64, tweak: &impl Fn(&mut Settings, &mut Policy)) -> Stage {
     let front = Endpoint::Ip(([10, 1, 0, 0], 80).into());
     let mut dice = Dice::new(seed);
-    let mut settings = settings(&mut dice, std::slice::from_ref(&front));
+    let (mut settings, mut policy) = any(&mut dice);
     settings.client_head_timeout = 3;
     settings.client_idle_timeout = 3;
     settings.client_body_timeout = 3;
@@ -101,7 +109,7 @@ fn stage(mem: &Mem, seed: u64, tweak: &impl Fn(&mut Settings, &mut Policy)) -> S
     settings.client_rate_min = 0;
     settings.connections_per_worker = 100;
     settings.log_target = LogTarget::Off;
-    let mut policy = policy(&mut dice);
+    policy.fail_open = 0;
     (policy.connect_timeout, policy.head_timeout, policy.body_timeout, policy.tunnel_timeout) = (3, 3, 3, 3);
     (policy.client_body_timeout, policy.client_rate_min) = (3, 0);
     (policy.body_max, policy.retries, policy.pool_idle, policy.pool_max) = (u64::MAX, 1, 3, 8);
@@ -394,13 +402,14 @@ fn a_virtual_client_whose_upload_is_told_of_a_reset_has_no_whole_body() {
         (plan.method, plan.http10, plan.expect, plan.upgrade) = ("POST", true, false, false);
         (plan.upload, plan.manner, plan.cluster) = (Upload::Length(60_000), Manner::Whole, Some(0));
         (plan.script.status, plan.script.len, plan.script.switch) = (201, 1000, false);
+        plan.script.frame = Frame::Close;
         let rules = Rules {
             client_head_timeout: 9,
             client_body_timeout: 9,
             half_close_aborts: false,
             crowded: false,
             capped: vec![false],
-            policies: vec![policy(&mut dice)],
+            policies: vec![any(&mut dice).1],
         };
         let ledger = Rc::new(Ledger::new(vec![plan], rules, false));
         ledger.with(0, |entry| entry.wronged = true);
@@ -414,7 +423,12 @@ fn a_virtual_client_whose_upload_is_told_of_a_reset_has_no_whole_body() {
             let stream = batch.remove(0).stream;
             let mut reader = Reader::new(&stream);
             reader.head().await.expect("a request");
-            send(&stream, b"HTTP/1.1 201 Fine\r\nX-Id: 0\r\nConnection: close\r\n\r\n").await;
+            let tag = tag(0, Side::Response);
+            send(
+                &stream,
+                format!("HTTP/1.1 201 Fine\r\nX-Id: 0\r\nX-Tag: {tag}\r\nConnection: close\r\n\r\n").as_bytes(),
+            )
+            .await;
             send(&stream, &pattern(0, Side::Response, 0, 500)).await;
             reader.more().await;
             stream.reset();

@@ -1,34 +1,31 @@
-//! One seed: the proxy's cores, the world around them, what control does to them meanwhile, and what must hold at the end.
+//! One seed: the proxy's cores, the world around them, and what must hold at the end.
 
+use super::audit::Audit;
 use super::backend::Backend;
 use super::client::Client;
+use super::config::{Config, addresses_of, backend_endpoint, front};
+use super::control::{Control, Core, Seen, fronts_of};
 use super::dice::Dice;
-use super::ledger::{Ledger, NO_DESCRIPTORS, Rules};
+use super::ledger::{Ledger, Rules};
 use super::lines;
 use super::plan::{Manner, Plan};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::bounded;
 use ringway::access_log::{self, LogWriter, Sink};
-use ringway::config::{Address, HalfClose, Listener, ListenerId, LogFormat, LogTarget, Settings};
-use ringway::event::{CoreStats, FromWorker, ToWorker};
-use ringway::limits;
-use ringway::publish::{Publisher, Snapshot};
-use ringway::route::counts::ClusterEnds;
-use ringway::route::health::{Cells, CoreCell, Standing, State};
-use ringway::route::health_policy::{HealthPolicy, StatusSet};
-use ringway::route::table::{self, Balance, Cluster, Hash, HashBy, NewRoute, Policy, RouteTable};
-use ringway::route::waits::{WaitCell, Waits};
-use ringway::route::{BackendId, ClusterId, Endpoint};
+use ringway::config::{HalfClose, LogTarget};
+use ringway::event::CoreStats;
+use ringway::publish::Publisher;
+use ringway::route::Endpoint;
+use ringway::supervisor::{Resolutions, Supervisor};
 use ringway::worker::net::Net;
 use ringway::worker::net::mem::{Fault, Mem, MemListener, Weather};
 use ringway::worker::{self, Links, Plain};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// What a seed has shown.
@@ -40,140 +37,37 @@ pub struct Shown {
     pub failed: usize,
     /// Exchanges that have ended at the proxy.
     pub exchanges: u64,
-    /// How often accept failed, and listeners came.
     pub accept_failures: u64,
-    pub listeners: u32,
     /// Requests that waited for their turn, and how many of them were answered with 503.
     pub waited: u64,
     pub waited_in_vain: u64,
+    pub retries: u64,
+    /// Times that the invariants were looked at.
+    pub steps: u64,
+    pub cores: u64,
+    pub storms: u64,
+    pub control: Seen,
     pub violations: Vec<String>,
 }
 
-/// A backend as control knows it.
-#[derive(Clone)]
-struct Endpointed {
-    id: BackendId,
-    name: String,
-    endpoint: Endpoint,
-    weight: u32,
-    backup: bool,
-    cells: Arc<Cells>,
-    standing: Standing,
-    listed: bool,
-    max_conns: u32,
-}
-
-/// Control, as far as the cores notice.
-struct Control {
-    mem: Mem,
-    ledger: Rc<Ledger>,
-    dice: RefCell<Dice>,
-    settings: RefCell<Arc<Settings>>,
-    /// Where clients may connect; the listeners that came by reload, by number.
-    fronts: Rc<RefCell<Vec<Endpoint>>>,
-    extra: RefCell<Vec<(ListenerId, Vec<Endpoint>)>>,
-    listeners: Cell<u32>,
-    clusters: RefCell<Vec<Vec<Endpointed>>>,
-    waits: Vec<Arc<Waits>>,
-    paused: RefCell<BTreeSet<ClusterId>>,
-    publisher: Arc<Publisher>,
-    cores: Vec<Core>,
-    outbox: Receiver<FromWorker>,
-    /// Since when a cluster has nobody up.
-    dark: RefCell<Vec<Option<u64>>>,
-    drained: Cell<usize>,
-    done: Cell<bool>,
-}
-
-struct Core {
-    mem: Mem,
-    inbox: Sender<ToWorker>,
-    stats: Arc<CoreStats>,
-    front: Endpoint,
-}
-
-const LISTENER: ListenerId = ListenerId(0);
 /// Exchanges that every seed has at least.
 pub const EXCHANGES_MIN: u64 = 50;
-/// Listeners that reloads may add to the first.
-const EXTRA_MAX: usize = 3;
+/// The most cores that a seed has.
+const CORES_MAX: usize = 4;
 
 fn weather(dice: &mut Dice) -> Weather {
     let rough = Weather {
         pipe_bytes: dice.pick(&[700, 4096, 16_000]),
         splice_from: dice.pick(&[None, Some(1), Some(1000)]),
-        seconds_max: 1200,
+        // A full queue of connections lets the next ones wait for a second or more.
+        backlog: if dice.once_in(10) { dice.range(2, 8) } else { 4096 },
+        seconds_max: 2400,
         ..Weather::default()
     };
     match dice.below(4) {
         0 => Weather { late_once_in: 3, late_us: 8_000, latency_us: 2_000, ..rough },
         1 => Weather { short: false, late_once_in: 0, pipe_bytes: 1 << 18, ..rough },
         _ => rough,
-    }
-}
-
-pub fn policy(dice: &mut Dice) -> Policy {
-    Policy {
-        balance: match dice.below(4) {
-            0 => Balance::RoundRobin,
-            1 => Balance::Random,
-            2 => Balance::LeastConn,
-            _ => Balance::Hash(Hash { by: HashBy::Path, bounded_load: dice.pick(&[0, 100, 125]) }),
-        },
-        fail_open: 0,
-        connect_timeout: dice.range(1, 3) as u32,
-        head_timeout: dice.range(2, 5) as u32,
-        body_timeout: dice.range(2, 5) as u32,
-        tunnel_timeout: dice.range(2, 6) as u32,
-        body_max: if dice.once_in(4) { 10_000 } else { u64::MAX },
-        retries: dice.range(0, 3) as u32,
-        retry_percent: dice.pick(&[0, 20, 100]),
-        retry_min_per_second: dice.pick(&[0, 10]),
-        queue_max: dice.pick(&[1, 3, 1000]),
-        queue_timeout: dice.range(1, 4) as u32,
-        pool_idle: dice.range(1, 5) as u32,
-        pool_max: dice.pick(&[0, 1, 64, 64]),
-        health: HealthPolicy {
-            statuses: if dice.once_in(3) { StatusSet::default().with_class(5) } else { StatusSet::default() },
-            ..HealthPolicy::default()
-        },
-        client_body_timeout: dice.range(2, 5) as u32,
-        client_rate_min: if dice.once_in(2) { limits::CLIENT_RATE_MIN } else { 0 },
-    }
-}
-
-fn listener(name: &str, endpoint: &Endpoint) -> Listener {
-    let address = match endpoint {
-        Endpoint::Ip(address) => Address::Ip(*address),
-        Endpoint::Unix(path) => Address::Unix(path.clone()),
-    };
-    Listener { name: name.into(), address, trusted_proxies: Vec::new(), health_path: None }
-}
-
-/// Where one core listens for one listener.
-fn front(listener: usize, core: usize) -> Endpoint {
-    Endpoint::Ip(([10, 1, listener as u8, core as u8], 80).into())
-}
-
-pub fn settings(dice: &mut Dice, front: &[Endpoint]) -> Settings {
-    Settings {
-        listeners: vec![Some(listener("front", &front[0]))],
-        client_head_timeout: dice.range(3, 6) as u32,
-        client_idle_timeout: dice.range(6, 9) as u32,
-        client_body_timeout: dice.range(2, 5) as u32,
-        client_half_close: if dice.once_in(4) { HalfClose::Abort } else { HalfClose::Serve },
-        client_rate_min: if dice.once_in(2) { limits::CLIENT_RATE_MIN } else { 0 },
-        connections_per_worker: if dice.once_in(6) { 5 } else { 10_000 },
-        underscores: Default::default(),
-        via: dice.once_in(3).then(|| "ringway".to_string()),
-        pages: Default::default(),
-        log_target: if dice.once_in(4) { LogTarget::Off } else { LogTarget::Stdout },
-        log_format: LogFormat::Json,
-        log_lines: Default::default(),
-        drain_timeout: 10,
-        retry_after: 5,
-        pooled_per_worker: 1000,
-        pipes_per_worker: dice.pick(&[0, 1, 10]),
     }
 }
 
@@ -210,45 +104,55 @@ fn play(dice: &mut Dice, clusters: usize) -> (Vec<Plan>, Vec<Connections>) {
 pub fn run(seed: u64, verbose: bool) -> Shown {
     let mut dice = Dice::new(seed);
     let weather = weather(&mut dice);
-    let pipe_bytes = weather.pipe_bytes;
+    let (pipe_bytes, short_backlog, at_once) = (weather.pipe_bytes, weather.backlog < 100, !weather.short);
     let mem = Mem::with(seed, weather);
-    let front: Vec<Endpoint> = (0..dice.range(1, 2)).map(|core| front(0, core)).collect();
-    let settings = settings(&mut dice, &front);
-    let clusters: Vec<(Policy, usize)> = (0..dice.range(1, 4)).map(|_| (policy(&mut dice), dice.range(1, 4))).collect();
-    let count = clusters.len();
-    // Most clusters have no limit; in the others each backend has the same.
-    let limits: Vec<u32> = clusters.iter().map(|_| if dice.once_in(3) { dice.range(1, 3) as u32 } else { 0 }).collect();
+    let cores = dice.range(1, CORES_MAX);
+    let config = Config::random(&mut dice, cores);
+    let plan = config.plan();
+    let count = config.backends.len();
     let (plans, clients) = play(&mut dice, count);
     let rules = Rules {
-        client_head_timeout: settings.client_head_timeout,
-        client_body_timeout: settings.client_body_timeout,
-        half_close_aborts: settings.client_half_close == HalfClose::Abort,
-        crowded: settings.connections_per_worker < 100,
-        policies: clusters.iter().map(|(policy, _)| policy.clone()).collect(),
-        capped: limits.iter().map(|limit| *limit > 0).collect(),
+        client_head_timeout: plan.settings.client_head_timeout,
+        client_body_timeout: plan.settings.client_body_timeout,
+        half_close_aborts: plan.settings.client_half_close == HalfClose::Abort,
+        crowded: config.crowded(),
+        policies: plan.clusters.values().map(|cluster| cluster.policy.clone()).collect(),
+        capped: config.max_conns.iter().map(Option::is_some).collect(),
     };
+    let (logs, idle_timeout) = (plan.settings.log_target != LogTarget::Off, plan.settings.client_idle_timeout);
     let ledger = Rc::new(Ledger::new(plans, rules, verbose));
+    if verbose {
+        println!("{plan:#?}");
+    }
+    if short_backlog {
+        ledger.trouble(None, 0, u64::MAX, "connections queue up");
+    }
     let file = memory_file();
     let sink = Sink::Open(file.try_clone().expect("a descriptor"));
-    let log = access_log::spawn(front.len(), sink).expect("a thread for the log");
-    let doors = backends(&mem, &ledger, &clusters, &mut dice);
-    let idle_timeout = settings.client_idle_timeout;
-    let control = Rc::new(Control::new(&mem, &ledger, dice.split(), settings, (&clusters, &limits), &front, &log));
-    let watch = Rc::downgrade(&control);
-    *ledger.on_arrival.borrow_mut() = Some(Box::new(move || {
-        if let Some(control) = watch.upgrade() {
-            control.check_limits();
+    let log = access_log::spawn(cores, sink).expect("a thread for the log");
+    let doors = backends(&mem, &ledger, &config.backends, &mut dice, at_once);
+    let supervisor = Supervisor::new(plan, cores, Resolutions::default()).expect("a checked plan");
+    let control = Rc::new(world(&mem, &ledger, &mut dice, (config, supervisor), &log));
+    let audit = Rc::downgrade(&control.audit);
+    let step = move || {
+        if let Some(audit) = audit.upgrade() {
+            audit.step();
         }
-    }));
-    if verbose {
-        println!("{:#?}\n{:#?}", control.settings.borrow(), ledger.rules);
-    }
+    };
+    mem.on_step(step.clone());
+    *ledger.on_arrival.borrow_mut() = Some(Box::new(step));
+    let client = |dice: Dice| Client {
+        mem: mem.clone(),
+        ledger: ledger.clone(),
+        dice: RefCell::new(dice),
+        pipe_bytes,
+        idle_timeout,
+        fronts: control.fronts.clone(),
+    };
     let left = Rc::new(Cell::new(clients.len()));
     for connections in clients {
-        let (mem, ledger, fronts) = (mem.clone(), ledger.clone(), control.fronts.clone());
-        let client = Client { mem, ledger, dice: RefCell::new(dice.split()), pipe_bytes, idle_timeout, fronts };
-        let (control, left) = (control.clone(), left.clone());
-        mem_spawn(&control.mem.clone(), async move {
+        let (client, control, left) = (client(dice.split()), control.clone(), left.clone());
+        mem.spawn(async move {
             for (ids, pipelined) in connections {
                 play_connection(&client, &ids, pipelined).await;
             }
@@ -263,17 +167,24 @@ pub fn run(seed: u64, verbose: bool) -> Shown {
             left.set(left.get() - 1);
         });
     }
+    let stormy = dice.once_in(3);
+    if stormy {
+        storm(&mem, &mut dice, &left, count, &client);
+    }
     let early_drain = dice.once_in(5).then(|| dice.below(20_000_000));
-    mem.run(control.clone().play(left, early_drain));
+    let last = client(dice.split());
+    let epilogue = async || epilogue(&last, cores, count).await;
+    mem.run(control.clone().play(left, (early_drain, EXCHANGES_MIN), epilogue));
     for door in &doors {
         mem.close_listener(door);
     }
     drop(doors);
     mem.run(mem.sleep_us(30_000_000));
-    control.check_end();
-    let mut shown = control.shown();
-    let (logs, dropped) = (control.logs(), control.sum(|stats| &stats.log_dropped));
-    drop(control);
+    check_end(&control, &mem, cores);
+    let mut shown = shown(&control);
+    let dropped = control.audit.sum(|stats| &stats.log_dropped);
+    (shown.cores, shown.storms) = (cores as u64, stormy.into());
+    drop((control, last));
     mem.finish();
     mem.run(mem.sleep_us(1_000_000));
     let counts = mem.counts();
@@ -291,6 +202,106 @@ pub fn run(seed: u64, verbose: bool) -> Shown {
     (shown.completed, shown.failed) = (ledger.completed.get(), ledger.failed.get());
     shown.violations = ledger.violations.borrow().clone();
     shown
+}
+
+/// The cores, and control in front of them.
+fn world(
+    mem: &Mem,
+    ledger: &Rc<Ledger>,
+    dice: &mut Dice,
+    (config, supervisor): (Config, Supervisor),
+    log: &LogWriter,
+) -> Control {
+    let count = supervisor.snapshot().table.clusters().first().map_or(1, |c| c.waits.cores());
+    let publisher = Publisher::new(supervisor.snapshot());
+    let bells: Rc<Vec<Mem>> = Rc::new((0..count).map(|_| mem.another_core()).collect());
+    let (to_control, outbox) = bounded(16);
+    let mut cores = Vec::new();
+    for (index, core) in bells.iter().enumerate() {
+        let (inbox, messages) = bounded(1024);
+        let stats = Arc::new(CoreStats::default());
+        let bells = bells.clone();
+        let links = Links {
+            core: index,
+            publisher: publisher.clone(),
+            inbox: messages,
+            outbox: to_control.clone(),
+            ring_control: Arc::new(|| {}),
+            ring_core: Rc::new(move |core| bells[core].ring()),
+            stats: stats.clone(),
+            log: log.queue(index, stats.clone()),
+        };
+        let here = |listener| core.listen(&fronts_of(listener, count)[index]);
+        let listeners = supervisor.listeners().into_iter().map(|(id, listener)| (id, here(listener))).collect();
+        mem.spawn(worker::run(core.clone(), Plain, links, listeners));
+        cores.push(Core { mem: core.clone(), inbox, stats });
+    }
+    let audit = Rc::new(Audit::new(mem, ledger, cores.iter().map(|core| core.stats.clone()).collect()));
+    Control::new((mem, ledger, audit), dice.split(), (config, supervisor), (publisher, outbox), cores)
+}
+
+/// Many connections at one moment that all do the same: their deadlines fall into the same tick.
+fn storm(mem: &Mem, dice: &mut Dice, left: &Rc<Cell<usize>>, clusters: usize, client: &impl Fn(Dice) -> Client) {
+    let (many, begin) = (dice.range(20, 60), dice.below(10_000_000));
+    let part = dice.range(1, 999);
+    let kind = dice.below(4);
+    let cluster = dice.below(clusters as u64) as usize;
+    for _ in 0..many {
+        let client = client(dice.split());
+        let id = client.ledger.add(|id| Plan::of_storm(id, cluster, kind, part));
+        left.update(|n| n + 1);
+        let (mem_, left) = (mem.clone(), left.clone());
+        mem.spawn(async move {
+            mem_.sleep_us(begin).await;
+            play_connection(&client, &[id], false).await;
+            left.set(left.get() - 1);
+        });
+    }
+}
+
+/// When all is quiet and nothing is broken any more, each core serves each cluster.
+async fn epilogue(client: &Client, cores: usize, clusters: usize) {
+    for (core, cluster) in (0..cores).flat_map(|core| (0..clusters).map(move |cluster| (core, cluster))) {
+        let id = client.ledger.add(|id| Plan::plain(id, cluster));
+        client.connection(&front(0, core), &[id], false).await;
+        let seen = client.ledger.with(id, |entry| entry.seen);
+        if !seen.whole || seen.own {
+            client.ledger.violation(format!("core {core} does not serve c{cluster} when all is well: {seen:?}"));
+        }
+    }
+}
+
+fn shown(control: &Control) -> Shown {
+    let audit = &control.audit;
+    let count = |of: fn(&CoreStats) -> &std::sync::atomic::AtomicU64| audit.sum(of);
+    let exchanges = count(|stats| &stats.exchanges);
+    let waits = |of: fn(&ringway::route::waits::WaitCell) -> u64| audit.waits(of);
+    let seen = *control.seen.borrow();
+    if exchanges < EXCHANGES_MIN || seen.reloads == 0 || seen.faults == 0 {
+        control.ledger.violation(format!("a tame seed: {exchanges} exchanges, {seen:?}"));
+    }
+    Shown {
+        exchanges,
+        accept_failures: count(|stats| &stats.accept_failures),
+        retries: count(|stats| &stats.retries),
+        waited: waits(|cell| cell.waited.load(Ordering::Relaxed)),
+        waited_in_vain: waits(|cell| cell.overflowed.load(Ordering::Relaxed) + cell.timed_out.load(Ordering::Relaxed)),
+        steps: audit.steps.get(),
+        control: seen,
+        ..Shown::default()
+    }
+}
+
+/// After the drain: the cores hold nothing and have counted everything.
+fn check_end(control: &Control, mem: &Mem, cores: usize) {
+    let counts = mem.counts();
+    // Of a drained core its clock, its doorbell and its parking lot are left.
+    if (counts.streams, counts.tasks, counts.operations) != (0, 3 * cores, 3 * cores) {
+        control.ledger.violation(format!("{counts:?} is left of {cores} cores"));
+    }
+    control.audit.step();
+    control.audit.check_quiet("after the drain");
+    control.audit.check_ends();
 }
 
 async fn play_connection(client: &Client, ids: &[usize], pipelined: bool) {
@@ -317,22 +328,17 @@ fn whole(mut file: &File) -> String {
     text
 }
 
-fn mem_spawn(mem: &Mem, task: impl Future<Output = ()> + 'static) {
-    mem.spawn(task);
-}
-
-fn backend_endpoint(cluster: usize, backend: usize) -> Endpoint {
-    match (cluster + backend) % 5 {
-        4 => Endpoint::Unix(format!("/run/c{cluster}-b{backend}").into()),
-        _ => Endpoint::Ip(([10, 2, cluster as u8, backend as u8], 8080).into()),
-    }
-}
-
-fn backends(mem: &Mem, ledger: &Rc<Ledger>, clusters: &[(Policy, usize)], dice: &mut Dice) -> Vec<Rc<MemListener>> {
+fn backends(
+    mem: &Mem,
+    ledger: &Rc<Ledger>,
+    clusters: &[usize],
+    dice: &mut Dice,
+    at_once: bool,
+) -> Vec<Rc<MemListener>> {
     let mut doors = Vec::new();
-    for (cluster, (_, count)) in clusters.iter().enumerate() {
-        for backend in 0..*count {
-            let endpoint = backend_endpoint(cluster, backend);
+    for (cluster, count) in clusters.iter().enumerate() {
+        let named = addresses_of(cluster).map(|ip| Endpoint::Ip((ip, 8080).into()));
+        for endpoint in (0..*count).map(|backend| backend_endpoint(cluster, backend)).chain(named) {
             if dice.once_in(12) {
                 let bytes = Some(dice.length() as u64 * 3 + 100);
                 let (sends, receives) = if dice.once_in(2) { (bytes, None) } else { (None, bytes) };
@@ -345,464 +351,10 @@ fn backends(mem: &Mem, ledger: &Rc<Ledger>, clusters: &[(Policy, usize)], dice: 
             let idle_us = dice.once_in(3).then(|| 200_000 + dice.below(3_000_000));
             let door = Rc::new(mem.listen(&endpoint));
             let (mem_, ledger) = (mem.clone(), ledger.clone());
-            let backend = Backend { mem: mem_, ledger, cluster, dice: RefCell::new(dice.split()), idle_us };
+            let backend = Backend { mem: mem_, ledger, cluster, dice: RefCell::new(dice.split()), idle_us, at_once };
             mem.spawn(Rc::new(backend).run(door.clone()));
             doors.push(door);
         }
     }
     doors
-}
-
-impl Control {
-    fn new(
-        mem: &Mem,
-        ledger: &Rc<Ledger>,
-        dice: Dice,
-        settings: Settings,
-        (clusters, limits): (&[(Policy, usize)], &[u32]),
-        front: &[Endpoint],
-        log: &LogWriter,
-    ) -> Control {
-        let settings = Arc::new(settings);
-        let endpointed = |cluster: usize, backend: usize| Endpointed {
-            id: BackendId((cluster * 10 + backend) as u32),
-            name: format!("b{backend}"),
-            endpoint: backend_endpoint(cluster, backend),
-            weight: 1 + (cluster + backend) as u32 % 3,
-            backup: backend == 2,
-            cells: Arc::new(Cells::new(front.len())),
-            standing: Standing::Up,
-            listed: true,
-            max_conns: limits[cluster],
-        };
-        let known: Vec<Vec<Endpointed>> =
-            clusters.iter().enumerate().map(|(c, (_, n))| (0..*n).map(|b| endpointed(c, b)).collect()).collect();
-        let waits: Vec<Arc<Waits>> = known.iter().map(|_| Arc::new(Waits::new(front.len()))).collect();
-        let publisher = Publisher::new(snapshot((1, 1), (&known, &waits), ledger, &settings));
-        let bells: Rc<RefCell<Vec<Mem>>> = Rc::default();
-        let (to_control, outbox) = bounded(16);
-        let mut cores = Vec::new();
-        for (index, front) in front.iter().enumerate() {
-            // The first core of the net is the clients' and the backends'.
-            let core = mem.another_core();
-            bells.borrow_mut().push(core.clone());
-            let bells = bells.clone();
-            let (inbox, messages) = bounded(64);
-            let stats = Arc::new(CoreStats::default());
-            let links = Links {
-                core: index,
-                publisher: publisher.clone(),
-                inbox: messages,
-                outbox: to_control.clone(),
-                ring_control: Arc::new(|| {}),
-                ring_core: Rc::new(move |core| bells.borrow()[core].ring()),
-                stats: stats.clone(),
-                log: log.queue(index, stats.clone()),
-            };
-            let listener = core.listen(front);
-            mem.spawn(worker::run(core.clone(), Plain, links, vec![(LISTENER, listener)]));
-            cores.push(Core { mem: core, inbox, stats, front: front.clone() });
-        }
-        Control {
-            mem: mem.clone(),
-            ledger: ledger.clone(),
-            dice: RefCell::new(dice),
-            settings: RefCell::new(settings),
-            fronts: Rc::new(RefCell::new(front.to_vec())),
-            extra: RefCell::default(),
-            listeners: Cell::new(0),
-            dark: RefCell::new(vec![None; known.len()]),
-            clusters: RefCell::new(known),
-            waits,
-            paused: RefCell::default(),
-            publisher,
-            cores,
-            outbox,
-            drained: Cell::new(0),
-            done: Cell::new(false),
-        }
-    }
-
-    /// Meddles until all clients are done, then drains.
-    async fn play(self: Rc<Self>, left: Rc<Cell<usize>>, early_drain: Option<u64>) {
-        self.mem.sleep_us(1000).await;
-        self.mem.spawn(self.clone().faults());
-        if self.dice.borrow_mut().once_in(3) {
-            self.mem.spawn(self.clone().scarcity());
-        }
-        let mut next = 0;
-        let early = || early_drain.is_some_and(|at| self.mem.now_us() >= at && self.exchanges() >= EXCHANGES_MIN);
-        while left.get() > 0 && !early() {
-            self.mem.sleep_us(50_000).await;
-            self.read_outbox();
-            if self.mem.now_us() >= next {
-                self.meddle().await;
-                next = self.mem.now_us() + self.dice.borrow_mut().below(3_000_000);
-            }
-        }
-        self.done.set(true);
-        if left.get() == 0 && self.dice.borrow_mut().once_in(2) {
-            // Longer than any time of the settings: nothing may be left of anybody.
-            self.mem.sleep_us(40_000_000).await;
-            self.read_outbox();
-            self.check_quiet("40 s after the last client");
-        }
-        let seconds = self.dice.borrow_mut().range(2, 8) as u32;
-        let begun = self.mem.now_us();
-        self.ledger.drained_from.set(begun);
-        self.ledger.say(begun, || format!("drain of {seconds} s"));
-        for core in &self.cores {
-            core.inbox.send(ToWorker::Drain { seconds }).expect("room in the inbox");
-            core.mem.ring();
-        }
-        while self.drained.get() < self.cores.len() {
-            self.mem.sleep_us(50_000).await;
-            self.read_outbox();
-            let took = self.mem.now_us() - begun;
-            if took > u64::from(seconds + 4) * limits::TICK_MS * 1000 {
-                self.ledger.violation(format!("a drain of {seconds} s is not done after {took} us"));
-                break;
-            }
-        }
-        self.ledger.say(self.mem.now_us(), || "drained".into());
-        // Clients that only wait for something that will not come have an end too.
-        while left.get() > 0 {
-            self.mem.sleep_us(500_000).await;
-        }
-    }
-
-    fn read_outbox(&self) {
-        for message in self.outbox.try_iter() {
-            if let FromWorker::Drained { .. } = message {
-                self.drained.set(self.drained.get() + 1);
-            }
-        }
-    }
-
-    /// Makes endpoints refuse, swallow or delay connects for a while.
-    async fn faults(self: Rc<Self>) {
-        while !self.done.get() {
-            let pause = self.dice.borrow_mut().below(12_000_000);
-            self.mem.sleep_us(pause).await;
-            let (cluster, endpoint, fault, us) = {
-                let mut dice = self.dice.borrow_mut();
-                let clusters = self.clusters.borrow();
-                let cluster = dice.below(clusters.len() as u64) as usize;
-                let endpoint = clusters[cluster][dice.below(clusters[cluster].len() as u64) as usize].endpoint.clone();
-                let fault = match dice.below(3) {
-                    0 => Fault { refuse: true, ..Fault::default() },
-                    1 => Fault { blackhole: true, ..Fault::default() },
-                    _ => Fault { delay_us: dice.below(1_500_000), ..Fault::default() },
-                };
-                (cluster, endpoint, fault, dice.below(3_000_000))
-            };
-            let begun = self.mem.now_us();
-            let patience = u64::from(self.ledger.rules.policies[cluster].connect_timeout + 2) * 1_000_000;
-            self.ledger.say(begun, || format!("{endpoint} of c{cluster}: {fault:?} for {us} us"));
-            self.ledger.trouble(Some(cluster), begun, begun + us + patience, "connects fail");
-            self.mem.fault(&endpoint, fault);
-            self.mem.sleep_us(us).await;
-            self.mem.fault(&endpoint, Fault::default());
-        }
-    }
-
-    /// Takes the descriptors away for a while: neither accept nor connect get one.
-    async fn scarcity(self: Rc<Self>) {
-        while !self.done.get() {
-            let (pause, us, most, errno) = {
-                let mut dice = self.dice.borrow_mut();
-                let errno = dice.pick(&[libc::EMFILE, libc::ENFILE]);
-                (dice.below(10_000_000), dice.below(4_000_000), dice.range(0, 6), errno)
-            };
-            self.mem.sleep_us(pause).await;
-            let begun = self.mem.now_us();
-            self.ledger.say(begun, || format!("{most} descriptors per core for {us} us, else {errno}"));
-            // Who waits to be accepted is served a tick later.
-            self.ledger.trouble(None, begun, begun + us + 2 * limits::TICK_MS * 1000, NO_DESCRIPTORS);
-            self.cores.iter().for_each(|core| core.mem.scarce(most, errno));
-            self.mem.sleep_us(us).await;
-            self.cores.iter().for_each(|core| core.mem.scarce(usize::MAX, 0));
-        }
-    }
-
-    /// The sum of one counter over all cores.
-    fn sum(&self, of: impl Fn(&CoreStats) -> &AtomicU64) -> u64 {
-        self.cores.iter().map(|core| of(&core.stats).load(Ordering::Relaxed)).sum()
-    }
-
-    fn exchanges(&self) -> u64 {
-        self.sum(|stats| &stats.exchanges)
-    }
-
-    fn logs(&self) -> bool {
-        self.settings.borrow().log_target != LogTarget::Off
-    }
-
-    fn shown(&self) -> Shown {
-        let (exchanges, accept_failures) = (self.exchanges(), self.sum(|stats| &stats.accept_failures));
-        if exchanges < EXCHANGES_MIN {
-            self.ledger.violation(format!("only {exchanges} exchanges"));
-        }
-        let waits = |of: fn(&WaitCell) -> &AtomicU64| {
-            self.waits.iter().flat_map(|w| w.all()).map(|cell| of(cell).load(Ordering::Relaxed)).sum()
-        };
-        let waited = waits(|cell| &cell.waited);
-        let waited_in_vain: u64 = waits(|cell| &cell.overflowed) + waits(|cell| &cell.timed_out);
-        let listeners = self.listeners.get();
-        Shown { exchanges, accept_failures, listeners, waited, waited_in_vain, ..Shown::default() }
-    }
-
-    /// A reload adds a listener, or takes away one that an earlier one has added. Returns what is to be told to each core.
-    fn change_listeners(&self) -> Vec<ToWorker> {
-        let (mut extra, mut dice) = (self.extra.borrow_mut(), self.dice.borrow_mut());
-        let mut settings = Settings::clone(&self.settings.borrow());
-        let mut messages = Vec::new();
-        if extra.len() == EXTRA_MAX || (!extra.is_empty() && dice.once_in(2)) {
-            let at = dice.below(extra.len() as u64) as usize;
-            let (id, gone) = extra.swap_remove(at);
-            self.fronts.borrow_mut().retain(|front| !gone.contains(front));
-            settings.listeners[id.0 as usize] = None;
-            messages.extend(self.cores.iter().map(|_| ToWorker::Unlisten { id }));
-        } else {
-            let number = settings.listeners.len();
-            let (id, fronts) = (ListenerId(number as u32), (0..self.cores.len()).map(|core| front(number, core)));
-            let fronts: Vec<Endpoint> = fronts.collect();
-            settings.listeners.push(Some(listener("extra", &fronts[0])));
-            for front in &fronts {
-                let fd = self.mem.offer(front).expect("a descriptor");
-                messages.push(ToWorker::Listen { id, fd, unix: false });
-            }
-            self.fronts.borrow_mut().extend(fronts.iter().cloned());
-            extra.push((id, fronts));
-            self.listeners.update(|n| n + 1);
-        }
-        *self.settings.borrow_mut() = Arc::new(settings);
-        messages
-    }
-
-    /// Lets the requests of one cluster wait for a while. Meanwhile none is sent.
-    async fn pause(&self) {
-        let (cluster, us) = {
-            let mut dice = self.dice.borrow_mut();
-            (dice.below(self.waits.len() as u64) as usize, dice.below(4_000_000))
-        };
-        let begun = self.mem.now_us();
-        self.ledger.say(begun, || format!("c{cluster} is paused for {us} us"));
-        // It takes a while until all cores have heard of it, and of its end.
-        self.ledger.pause(cluster, begun, begun + us + 2_000_000);
-        self.paused.borrow_mut().insert(ClusterId(cluster as u32));
-        self.publish(false, Vec::new()).await;
-        let sent = || self.clusters.borrow()[cluster].iter().map(|b| requests(&b.cells)).sum::<u64>();
-        let before = sent();
-        self.mem.sleep_us(us).await;
-        if sent() != before {
-            self.ledger.violation(format!("a request went to c{cluster} while it was paused"));
-        }
-        self.paused.borrow_mut().clear();
-        self.publish(false, Vec::new()).await;
-    }
-
-    /// Whether backends have more exchanges than they may.
-    fn check_limits(&self) {
-        for backend in self.clusters.borrow().iter().flatten().filter(|b| b.max_conns > 0) {
-            let cells = backend.cells.all();
-            let in_flight: u32 = cells.iter().map(|cell| cell.in_flight.load(Ordering::Relaxed)).sum();
-            if in_flight > backend.max_conns {
-                let (endpoint, most) = (&backend.endpoint, backend.max_conns);
-                self.ledger.violation(format!("{endpoint} has {in_flight} exchanges, and may have {most}"));
-            }
-        }
-    }
-
-    /// One health flip, reload or pause.
-    async fn meddle(&self) {
-        if self.dice.borrow_mut().once_in(4) {
-            return self.pause().await;
-        }
-        let mut reload = self.dice.borrow_mut().once_in(3);
-        let (mut gone, mut closed) = (Vec::new(), Vec::new());
-        {
-            let mut dice = self.dice.borrow_mut();
-            let mut clusters = self.clusters.borrow_mut();
-            for (cluster, backends) in clusters.iter_mut().enumerate() {
-                for backend in backends.iter_mut() {
-                    if !dice.once_in(4) {
-                        continue;
-                    }
-                    if reload {
-                        let listed = !backend.listed || dice.once_in(3);
-                        if !listed {
-                            gone.push(backend.id);
-                        } else if !backend.listed {
-                            backend.begin_anew();
-                        }
-                        backend.listed = listed;
-                    } else {
-                        backend.standing =
-                            dice.pick(&[Standing::Up, Standing::Up, Standing::Down, Standing::Drain, Standing::Maint]);
-                    }
-                }
-                // Most of the time somebody is there.
-                if !dice.once_in(8) && !backends.iter().any(Endpointed::serves) {
-                    if !backends[0].listed {
-                        reload = true;
-                        // It may have gone just now, unseen by anybody.
-                        if !gone.contains(&backends[0].id) {
-                            backends[0].begin_anew();
-                        }
-                    }
-                    (backends[0].listed, backends[0].standing) = (true, Standing::Up);
-                    gone.retain(|id| *id != backends[0].id);
-                }
-                let now = self.mem.now_us();
-                let dark = &mut self.dark.borrow_mut()[cluster];
-                match (dark.is_some(), backends.iter().any(Endpointed::serves)) {
-                    (false, false) => *dark = Some(now),
-                    (true, true) => *dark = None,
-                    _ => {}
-                }
-            }
-            closed.extend(clusters.iter().flatten().filter(|b| !b.serves()).map(|b| (b.name.clone(), b.cells.clone())));
-        }
-        self.publish(reload, gone).await;
-        // From here on both cores have said that they go by the new snapshot.
-        let counted: Vec<(String, Arc<Cells>, u64)> =
-            closed.into_iter().map(|(name, cells)| (name, cells.clone(), requests(&cells))).collect();
-        let pause = self.dice.borrow_mut().below(2_000_000);
-        self.mem.sleep_us(pause).await;
-        for (name, cells, before) in counted {
-            if requests(&cells) != before {
-                let now = self.mem.now_us();
-                self.ledger.violation(format!("a request went to {name} after {now} although it is not up"));
-            }
-        }
-    }
-
-    async fn publish(&self, reload: bool, gone: Vec<BackendId>) {
-        let current = self.publisher.current();
-        let (generation, epoch) = (current.generation + u64::from(reload), current.epoch + 1);
-        let listeners = if reload && self.dice.borrow_mut().once_in(2) { self.change_listeners() } else { Vec::new() };
-        let next = {
-            let clusters = self.clusters.borrow();
-            let known = (&clusters[..], &self.waits[..]);
-            let mut next = snapshot((generation, epoch), known, &self.ledger, &self.settings.borrow());
-            next.paused = self.paused.borrow().iter().copied().collect();
-            if !reload {
-                next.table = current.table.clone();
-            }
-            next
-        };
-        drop(current);
-        let begun = self.mem.now_us();
-        self.ledger
-            .say(begun, || format!("epoch {epoch}, generation {generation}, without {gone:?}: {:?}", next.states));
-        for (cluster, dark) in self.dark.borrow().iter().enumerate().filter(|(_, dark)| dark.is_some()) {
-            self.ledger.say(begun, || format!("c{cluster} is dark since {dark:?}"));
-            self.ledger.trouble(Some(cluster), begun, begun + 10_000_000, "nobody is up");
-        }
-        self.publisher.publish(next);
-        for (core, message) in self.cores.iter().zip(listeners) {
-            core.inbox.send(message).expect("room in the inbox");
-        }
-        for core in &self.cores {
-            if !gone.is_empty() {
-                let forget = ToWorker::Forget { backends: gone.clone(), clusters: Vec::new() };
-                core.inbox.send(forget).expect("room in the inbox");
-            }
-            core.mem.ring();
-        }
-        while self.cores.iter().any(|core| core.stats.epoch.load(Ordering::Acquire) < epoch) {
-            self.mem.sleep_us(100).await;
-            if self.mem.now_us() - begun > 1_000_000 {
-                return self.ledger.violation(format!("epoch {epoch} is not acknowledged"));
-            }
-        }
-    }
-
-    fn check_end(&self) {
-        let counts = self.mem.counts();
-        // Of a drained core its clock and its doorbell are left.
-        let cores = self.cores.len();
-        if (counts.streams, counts.tasks, counts.operations) != (0, 2 * cores, 2 * cores) {
-            self.ledger.violation(format!("{counts:?} is left of {cores} cores"));
-        }
-        if counts.stale_handles + counts.bytes_lost > 0 {
-            self.ledger.violation(format!("{counts:?}: stale handles were used, or bytes lost"));
-        }
-        self.check_quiet("after the drain");
-    }
-
-    /// No connection, no buffer, no exchange.
-    fn check_quiet(&self, when: &str) {
-        for core in &self.cores {
-            let stats = &core.stats;
-            let left = [&stats.connections, &stats.buffers, &stats.pooled, &stats.idle, &stats.panics];
-            if left.iter().any(|n| n.load(Ordering::Relaxed) > 0) {
-                self.ledger.violation(format!("{}: {stats:?} {when}", core.front));
-            }
-        }
-        if self.waits.iter().flat_map(|w| w.all()).any(|cell| cell.waiting.load(Ordering::Relaxed) != 0) {
-            self.ledger.violation(format!("requests wait {when}"));
-        }
-        for backend in self.clusters.borrow().iter().flatten() {
-            if backend.cells.all().iter().any(|cell| cell.in_flight.load(Ordering::Relaxed) != 0) {
-                self.ledger.violation(format!("{}: exchanges in flight {when}", backend.endpoint));
-            }
-        }
-    }
-}
-
-impl Endpointed {
-    /// It was gone, and is another one: numbers are given once, and what is counted goes with them.
-    fn begin_anew(&mut self) {
-        self.id = BackendId(self.id.0 + 1000);
-        self.cells = Arc::new(Cells::new(self.cells.cores()));
-    }
-
-    fn serves(&self) -> bool {
-        self.listed && self.standing == Standing::Up
-    }
-}
-
-/// Requests sent to an endpoint, but for the retries that had nobody left who is up: those may go to one that is down.
-fn requests(cells: &Cells) -> u64 {
-    let of = |cell: &CoreCell| cell.requests.load(Ordering::Relaxed) - cell.fail_open.load(Ordering::Relaxed);
-    cells.all().iter().map(of).sum()
-}
-
-fn snapshot(
-    (generation, epoch): (u64, u64),
-    (known, waits): (&[Vec<Endpointed>], &[Arc<Waits>]),
-    ledger: &Ledger,
-    settings: &Arc<Settings>,
-) -> Snapshot {
-    let (mut clusters, mut routes, mut states) = (Vec::new(), Vec::new(), Vec::new());
-    for (index, backends) in known.iter().enumerate() {
-        let listed = || backends.iter().filter(|b| b.listed);
-        let backend = |b: &Endpointed| table::Backend {
-            id: b.id,
-            name: b.name.clone(),
-            endpoint: b.endpoint.clone(),
-            weight: b.weight,
-            backup: b.backup,
-            max_conns: b.max_conns,
-            cells: b.cells.clone(),
-        };
-        let cluster = Arc::new(Cluster {
-            id: ClusterId(index as u32),
-            name: format!("c{index}"),
-            backends: listed().map(backend).collect(),
-            first_state: states.len(),
-            policy: ledger.rules.policies[index].clone(),
-            ends: Arc::new(ClusterEnds::new(backends[0].cells.cores())),
-            waits: waits[index].clone(),
-        });
-        states.extend(listed().map(|b| State::new(b.standing, b.weight)));
-        let host = format!("c{index}.test");
-        routes.push(NewRoute { name: host.clone(), host, path: "/".into(), cluster: cluster.clone() });
-        clusters.push(cluster);
-    }
-    let table = Arc::new(RouteTable::build(clusters, routes).expect("routes differ"));
-    let (states, settings) = (states.into(), settings.clone());
-    Snapshot { generation, epoch, table, states, paused: Arc::default(), settings }
 }

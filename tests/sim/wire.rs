@@ -67,11 +67,20 @@ pub struct Reader<'a> {
     pub end: Option<Ended>,
     /// All bytes that ever came.
     pub total: usize,
+    /// The trailer fields of the latest body.
+    pub trailers: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
     pub fn new(stream: &'a MemStream) -> Reader<'a> {
-        Reader { stream, bytes: Vec::new(), buf: Some(Buf::new(Class::Small)), end: None, total: 0 }
+        Reader {
+            stream,
+            bytes: Vec::new(),
+            buf: Some(Buf::new(Class::Small)),
+            end: None,
+            total: 0,
+            trailers: Vec::new(),
+        }
     }
 
     /// Bytes that came and were used.
@@ -141,6 +150,7 @@ impl<'a> Reader<'a> {
 
     /// Reads a body into `body`, which holds what came also when it does not end well.
     pub async fn body(&mut self, framing: Framing, body: &mut Vec<u8>) -> Ended {
+        self.trailers.clear();
         match self.try_body(framing, body).await {
             Ok(()) => Ended::Whole,
             Err(ended) => ended,
@@ -166,8 +176,12 @@ impl<'a> Reader<'a> {
                 let size = line.split(';').next().unwrap_or_default();
                 let size = usize::from_str_radix(size, 16).map_err(|_| Ended::Broken)?;
                 if size == 0 {
-                    while !self.line().await?.is_empty() {}
-                    return Ok(());
+                    loop {
+                        match self.line().await? {
+                            line if line.is_empty() => return Ok(()),
+                            line => self.trailers.push(line),
+                        }
+                    }
                 }
                 self.exactly(size, body).await?;
                 if !self.line().await?.is_empty() {
@@ -195,8 +209,8 @@ pub async fn try_send(stream: &MemStream, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// A body in the chunked coding, cut into chunks of these lengths in turn; with a trailer if asked for.
-pub fn chunked(body: &[u8], mut size: impl FnMut() -> usize, trailer: bool) -> Vec<u8> {
+/// A body in the chunked coding, cut into chunks of these lengths in turn, and with a trailer field if there is one.
+pub fn chunked(body: &[u8], mut size: impl FnMut() -> usize, trailer: Option<String>) -> Vec<u8> {
     let mut out = Vec::new();
     let mut rest = body;
     while !rest.is_empty() {
@@ -206,6 +220,7 @@ pub fn chunked(body: &[u8], mut size: impl FnMut() -> usize, trailer: bool) -> V
         out.extend_from_slice(b"\r\n");
         rest = &rest[n..];
     }
-    out.extend_from_slice(if trailer { b"0\r\nX-Trailer: t\r\n\r\n" } else { b"0\r\n\r\n" });
+    let trailer = trailer.map_or_else(String::new, |line| line + "\r\n");
+    out.extend(format!("0\r\n{trailer}\r\n").bytes());
     out
 }

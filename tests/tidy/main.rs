@@ -4,7 +4,9 @@
 //! product code alone.
 
 mod budget;
+mod conformance;
 mod layers;
+mod mutants;
 mod names;
 mod rules;
 mod source;

@@ -9,7 +9,11 @@ const ONLY: &[(&str, &[&str], &str)] = &[
     ("io_uring", &["worker/net/"], "the ring is behind the IO seam"),
     ("httparse", &["http/head.rs"], "one file tokenises heads"),
     ("serde", &["config/", "control/", "ctl", "access_log/"], "only what reads config or prints JSON"),
-    ("serde_json", &["config/", "control/", "ctl", "access_log/", "main.rs", "demo"], "only what prints JSON"),
+    (
+        "serde_json",
+        &["config/", "control/", "ctl", "access_log/", "parse/", "main.rs", "demo"],
+        "only what prints JSON",
+    ),
     ("schemars", &["config/"], "the schema is derived from the config file's shape"),
     ("jsonc_parser", &["config/"], "only the config is read with places"),
     ("clap", &["main.rs", "cli", "ctl"], "argv is read once"),

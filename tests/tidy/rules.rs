@@ -2,7 +2,7 @@
 
 use crate::source::{Source, sources};
 
-const PURE: &[&str] = &["http", "route", "config", "exchange", "supervisor", "metrics", "limits", "event"];
+const PURE: &[&str] = &["http", "route", "config", "exchange", "supervisor", "metrics", "parse", "limits", "event"];
 
 /// Words that a pure room may not contain, with the reason.
 const IMPURE: &[(&str, &str)] = &[

@@ -5,6 +5,7 @@
 //! the kernel lacks a set-up flag.
 
 use super::os::{Bell, Os};
+use super::turns;
 use crate::config::Io;
 use crate::limits;
 use io_uring::{IoUring, opcode};
@@ -242,7 +243,7 @@ fn explain(rung: Rung, error: &io::Error, host: &Host) -> (String, String) {
 /// Tasks that are still there when `main` ends never run again. A ring is not taken down with them, because operations
 /// under way still write to their buffers: it stays until the process ends. So a thread should call this once.
 pub fn run<F: Future>(choice: Choice, bell: &Bell, main: impl FnOnce(Os) -> F) -> io::Result<F::Output> {
-    let core = async { Ok(main(Os::new(bell)?).await) };
+    let core = turns::watched(async { Ok(main(Os::new(bell)?).await) });
     match choice {
         Choice::Ring(rung) => {
             let ring = RuntimeBuilder::<IoUringDriver>::new()

@@ -13,10 +13,13 @@ pub mod listen;
 pub mod machine;
 pub mod mem;
 pub mod os;
+mod park;
 pub mod pipe;
+mod turns;
 pub mod unix;
 
 use super::buffers::Buf;
+use crate::event::TurnTimes;
 use crate::route::Endpoint;
 use pipe::Pipe;
 use std::future::Future;
@@ -118,6 +121,8 @@ pub trait Net: Clone + 'static {
     type Stream: Stream;
     /// Its listeners.
     type Listener: 'static;
+    /// What a parked stream is kept as; dropping it closes the stream.
+    type Parked: 'static;
 
     /// Takes a bound and listening socket from control.
     fn adopt(&self, fd: OwnedFd) -> io::Result<Self::Listener>;
@@ -135,10 +140,28 @@ pub trait Net: Clone + 'static {
     fn gone(&self, handle: Handle, fin: bool) -> bool;
     /// Whether an idle stream has neither bytes nor end nor error waiting: proof that it was alive a moment ago.
     fn quiet(&self, handle: Handle) -> bool;
+    /// The number of connections of a core from which on its idle ones are to be parked.
+    fn park_from(&self) -> usize;
+    /// Parks an idle stream, on which no operation is under way: it costs neither a task nor an operation until
+    /// [`Net::stirred`] tells its key, once, because a `recv` would not wait. One that cannot be parked comes back.
+    fn park(&self, stream: Self::Stream, key: u64) -> Result<Self::Parked, Self::Stream>;
+    /// Waits until parked streams have stirred and appends their keys. The key of one that is closed is not told.
+    async fn stirred(&self, keys: &mut Vec<u64>);
+    /// Makes a parked stream a stream again; it need not have stirred.
+    ///
+    /// # Errors
+    /// The driver cannot take it; it is closed then.
+    fn unpark(&self, parked: Self::Parked) -> io::Result<Self::Stream>;
     /// A new pipe for [`Stream::fill`] and [`Stream::pour`], if one can be had.
     fn pipe(&self) -> io::Result<Pipe>;
     /// Runs a task on this core.
     fn spawn(&self, task: impl Future<Output = ()> + 'static);
+    /// Waits until the event loop has looked for completed operations again. Whoever can run by then goes first.
+    async fn next_turn(&self);
+    /// How long the turns of the event loop were so far; a net without one has none.
+    fn turns(&self) -> TurnTimes {
+        TurnTimes::default()
+    }
     /// Waits for the next tick of this core's own clock (`limits::TICK_MS`); returns how many ticks have passed since the
     /// core began. Not late after a stall: the count is of time, not of calls.
     async fn tick(&self) -> u32;

@@ -4,11 +4,14 @@
 //! Every descriptor, TCP, Unix, eventfd or timerfd, is driven through monoio's `UnixStream`: it wraps any descriptor, and
 //! its operations never look at the family. So one type serves both families, and both drivers.
 
+use super::park::{Known, ParkingLot};
 use super::pipe::Pipe;
+use super::turns;
 use super::{Accepted, Handle, How, Net, Stream};
+use crate::event::TurnTimes;
 use crate::limits;
 use crate::route::Endpoint;
-use crate::worker::buffers::Buf;
+use crate::worker::buffers::{Buf, Class};
 use monoio::buf::{IoBuf, IoBufMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use monoio::net::UnixStream;
@@ -61,12 +64,14 @@ struct Driven {
     io: ManuallyDrop<UnsafeCell<UnixStream>>,
     /// Operations that were begun and whose futures have not ended. One dropped half-way stays counted for ever.
     under_way: Cell<u32>,
+    /// Of a stream: whether the parking lot has it in its set.
+    known: Known,
 }
 
 impl Driven {
     fn new(fd: OwnedFd) -> io::Result<Driven> {
         let io = UnixStream::from_std(fd.into())?;
-        Ok(Driven { io: ManuallyDrop::new(UnsafeCell::new(io)), under_way: Cell::new(0) })
+        Ok(Driven { io: ManuallyDrop::new(UnsafeCell::new(io)), under_way: Cell::new(0), known: Known::No })
     }
 
     fn io(&self) -> &UnixStream {
@@ -86,6 +91,15 @@ impl Driven {
         self.under_way.set(self.under_way.get() - 1);
     }
 
+    /// Takes the descriptor back from the driver. No operation may be under way.
+    fn into_fd(self) -> OwnedFd {
+        let mut driven = ManuallyDrop::new(self);
+        // SAFETY: as in `drop`, which does not follow.
+        let io = unsafe { ManuallyDrop::take(&mut driven.io) }.into_inner();
+        // SAFETY: `into_raw_fd` gives up the ownership of an open descriptor.
+        unsafe { OwnedFd::from_raw_fd(io.into_raw_fd()) }
+    }
+
     // `readable` with `false`: the epoll driver answers the relaxed one from a stale flag and would spin.
     async fn readable(&self) -> io::Result<()> {
         self.begin();
@@ -101,13 +115,48 @@ impl Driven {
         result
     }
 
+    /// An operation has ended: where the turn has no room for what follows from it, that waits for another.
+    async fn ended(&self, moved: &io::Result<usize>) {
+        if turns::spend(*moved.as_ref().unwrap_or(&0)) {
+            turns::next().await;
+        }
+    }
+
     async fn recv(&self, buf: Buf) -> (io::Result<usize>, Buf) {
+        if buf.class() == Class::Large && !monoio::utils::is_legacy() {
+            return self.recv_large(buf).await;
+        }
+        self.recv_driven(buf).await
+    }
+
+    // A receive that waits in the ring is carried out before the ring gives the thread back, for however many have become
+    // ready: with large buffers that would be a quarter of a megabyte each. So it is readiness that is waited for, and the
+    // receive is a call within a turn that has room for it.
+    async fn recv_large(&self, buf: Buf) -> (io::Result<usize>, Buf) {
+        let mut tail = Tail(buf);
+        let mut result = recv_now(self.fd(), &mut tail);
+        if would_block(&result) {
+            if let Err(error) = self.readable().await {
+                return (Err(error), tail.0);
+            }
+            self.ended(&Ok(0)).await;
+            result = recv_now(self.fd(), &mut tail);
+        }
+        if would_block(&result) {
+            return self.recv_driven(tail.0).await;
+        }
+        self.ended(&result).await;
+        (result, tail.0)
+    }
+
+    async fn recv_driven(&self, buf: Buf) -> (io::Result<usize>, Buf) {
         self.begin();
         // SAFETY: monoio asks for `&mut` only to keep two readers apart. The call clones the descriptor's count into the
         // operation and the future it returns touches nothing of `self`; a send under way is in the same position.
         let operation = unsafe { &mut *self.io.get() }.read(Tail(buf));
         let (result, Tail(buf)) = operation.await;
         self.end();
+        self.ended(&result).await;
         (result, buf)
     }
 
@@ -117,6 +166,7 @@ impl Driven {
         let operation = unsafe { &mut *self.io.get() }.write(Filled(buf));
         let (result, Filled(buf)) = operation.await;
         self.end();
+        self.ended(&result).await;
         (result, buf)
     }
 
@@ -124,23 +174,47 @@ impl Driven {
     // nothing has bytes that are not spliced (TCP urgent data), and would be readable for ever. And it waits for an empty
     // pipe alone: any other may be full.
     async fn fill(&self, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
-        match pipe.fill_from(self.fd(), most) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && pipe.is_empty() => {}
-            result => return result,
+        let mut result = pipe.fill_from(self.fd(), most);
+        if would_block(&result) && pipe.is_empty() {
+            self.readable().await?;
+            result = pipe.fill_from(self.fd(), most);
         }
-        self.readable().await?;
-        pipe.fill_from(self.fd(), most)
+        self.ended(&result).await;
+        result
     }
 
     // Waits once, too: where the kernel lacks memory, a socket says that it has room and takes nothing.
     async fn pour(&self, pipe: &mut Pipe) -> io::Result<usize> {
-        match pipe.pour_into(self.fd()) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            result => return result,
+        let mut result = pipe.pour_into(self.fd());
+        if would_block(&result) {
+            self.writable().await?;
+            result = pipe.pour_into(self.fd());
         }
-        self.writable().await?;
-        pipe.pour_into(self.fd())
+        self.ended(&result).await;
+        result
     }
+}
+
+/// Receives what is there, if anything is.
+fn recv_now(fd: RawFd, tail: &mut Tail) -> io::Result<usize> {
+    let (to, most) = (tail.write_ptr(), tail.bytes_total());
+    loop {
+        // SAFETY: pointer and length name the spare capacity of a buffer that is borrowed here.
+        let n = unsafe { libc::recv(fd, to.cast(), most, libc::MSG_DONTWAIT) };
+        if n >= 0 {
+            // SAFETY: so many bytes were written there.
+            unsafe { tail.set_init(n as usize) };
+            return Ok(n as usize);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+fn would_block(result: &io::Result<usize>) -> bool {
+    result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 impl AsFd for Driven {
@@ -152,7 +226,7 @@ impl AsFd for Driven {
 
 impl Drop for Driven {
     fn drop(&mut self) {
-        // SAFETY: taken once, here, and not touched afterwards.
+        // SAFETY: taken once, here or in `into_fd` after which there is no drop, and not touched afterwards.
         let io = unsafe { ManuallyDrop::take(&mut self.io) }.into_inner();
         // `into_raw_fd` panics while an operation shares the descriptor, which only one dropped half-way can do: then
         // monoio cancels it and closes when the kernel is done with it.
@@ -166,9 +240,17 @@ impl Drop for Driven {
 /// A TCP or Unix stream.
 pub struct OsStream(Driven);
 
+impl OsStream {
+    fn new(fd: OwnedFd) -> io::Result<OsStream> {
+        Ok(OsStream(Driven::new(fd)?))
+    }
+}
+
 impl Stream for OsStream {
     async fn readable(&self) -> io::Result<()> {
-        self.0.readable().await
+        let result = self.0.readable().await;
+        self.0.ended(&Ok(0)).await;
+        result
     }
 
     async fn recv(&self, buf: Buf) -> (io::Result<usize>, Buf) {
@@ -248,6 +330,9 @@ pub struct Os(Rc<Core>);
 struct Core {
     timer: Driven,
     bell: Driven,
+    lot: ParkingLot,
+    /// The lot's own descriptor, to wait for.
+    lot_io: Driven,
     began_us: u64,
 }
 
@@ -255,7 +340,9 @@ impl Os {
     /// Starts the core's clock; the runtime must be running.
     pub(super) fn new(bell: &Bell) -> io::Result<Os> {
         let (timer, began_us) = second_timer()?;
-        let core = Core { timer: Driven::new(timer)?, bell: Driven::new(bell.0.try_clone()?)?, began_us };
+        let (lot, lot_io) = ParkingLot::new()?;
+        let (timer, bell) = (Driven::new(timer)?, Driven::new(bell.0.try_clone()?)?);
+        let core = Core { timer, bell, lot, lot_io: Driven::new(lot_io)?, began_us };
         Ok(Os(Rc::new(core)))
     }
 
@@ -268,7 +355,7 @@ impl Os {
     /// Takes a connected socket; makes it non-blocking.
     pub fn stream(&self, fd: OwnedFd) -> io::Result<OsStream> {
         SockRef::from(&fd).set_nonblocking(true)?;
-        Ok(OsStream(Driven::new(fd)?))
+        OsStream::new(fd)
     }
 
     async fn connect_ip(&self, to: SocketAddr, started: impl FnOnce(Handle)) -> io::Result<OsStream> {
@@ -304,13 +391,14 @@ impl Os {
             }
             _ => e,
         })?;
-        Ok(OsStream(Driven::new(socket.into())?))
+        OsStream::new(socket.into())
     }
 }
 
 impl Net for Os {
     type Stream = OsStream;
     type Listener = OsListener;
+    type Parked = OwnedFd;
 
     fn adopt(&self, fd: OwnedFd) -> io::Result<OsListener> {
         self.listener(fd)
@@ -322,10 +410,15 @@ impl Net for Os {
             // A listener on its way out is only emptied: its wake-up came already.
             if !listener.closing.get() {
                 listener.io.readable().await?;
+                listener.io.ended(&Ok(0)).await;
             }
             for _ in 0..limits::ACCEPT_BATCH {
                 match accept_one(listener.io.fd()) {
-                    Ok((fd, peer)) => out.push(Accepted { stream: OsStream(Driven::new(fd)?), peer }),
+                    Ok((fd, peer)) => {
+                        // The listener has waited for its turn already.
+                        turns::spend(0);
+                        out.push(Accepted { stream: OsStream::new(fd)?, peer });
+                    }
                     Err(e) => match e.raw_os_error() {
                         Some(libc::EAGAIN) => break,
                         // Of this one connection, not of the listener: accept(2), "Error handling".
@@ -389,12 +482,45 @@ impl Net for Os {
         poll(handle.0, libc::POLLIN | libc::POLLRDHUP) == 0
     }
 
+    fn park_from(&self) -> usize {
+        limits::PARK_FROM
+    }
+
+    fn park(&self, stream: OsStream, key: u64) -> Result<OwnedFd, OsStream> {
+        // An operation that was dropped half-way still has the descriptor.
+        if stream.0.under_way.get() > 0 || self.0.lot.watch(&stream.0, stream.0.known, key).is_err() {
+            return Err(stream);
+        }
+        Ok(stream.0.into_fd())
+    }
+
+    async fn stirred(&self, keys: &mut Vec<u64>) {
+        while !self.0.lot.stirred(keys) {
+            // An epoll descriptor has no error to tell.
+            let _ = self.0.lot_io.readable().await;
+        }
+    }
+
+    fn unpark(&self, parked: OwnedFd) -> io::Result<OsStream> {
+        let mut driven = Driven::new(parked)?;
+        driven.known = Known::Yes;
+        Ok(OsStream(driven))
+    }
+
     fn pipe(&self) -> io::Result<Pipe> {
         Pipe::in_kernel()
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         drop(monoio::spawn(task));
+    }
+
+    async fn next_turn(&self) {
+        turns::next().await;
+    }
+
+    fn turns(&self) -> TurnTimes {
+        turns::times()
     }
 
     async fn tick(&self) -> u32 {
@@ -411,7 +537,7 @@ impl Net for Os {
     }
 
     fn cpu_us(&self) -> u64 {
-        micros(libc::CLOCK_THREAD_CPUTIME_ID)
+        cpu_us()
     }
 
     fn unix_seconds(&self) -> u64 {
@@ -483,6 +609,11 @@ async fn count(counter: &Driven) {
 /// Microseconds of the monotonic clock, the same in all threads.
 pub fn clock_us() -> u64 {
     micros(libc::CLOCK_MONOTONIC)
+}
+
+/// Microseconds that this thread has had a CPU. A system call, where the clock of time is none.
+pub(super) fn cpu_us() -> u64 {
+    micros(libc::CLOCK_THREAD_CPUTIME_ID)
 }
 
 /// What one of the clocks that always exist says.

@@ -19,7 +19,7 @@ use crate::worker::buffers::Buf;
 use run::Tasks;
 use std::cell::RefCell;
 use std::fs::File;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -45,6 +45,8 @@ pub struct Weather {
     pub short: bool,
     /// Bytes of a body from which on streams are spliced; `None` is never.
     pub splice_from: Option<u64>,
+    /// Connections of a core from which on idle ones are parked.
+    pub park_from: usize,
     /// Bytes that are kept for one end: on their way or not yet read.
     pub pipe_bytes: usize,
     /// Connections that a listener queues.
@@ -63,6 +65,7 @@ impl Default for Weather {
             latency_us: 50,
             short: true,
             splice_from: Some(1000),
+            park_from: 2,
             pipe_bytes: 4096,
             backlog: 4096,
             seconds_max: 3 * 3600,
@@ -90,6 +93,8 @@ pub struct Counts {
 struct Inner {
     world: RefCell<World>,
     tasks: RefCell<Tasks>,
+    /// Called whenever time is about to pass.
+    watch: RefCell<Option<Box<dyn Fn()>>>,
 }
 
 /// The net of one simulated core; a clone is the same core.
@@ -106,7 +111,8 @@ impl Mem {
     pub fn with(seed: u64, weather: Weather) -> Mem {
         let mut world = World::new(seed, weather);
         let core = world.add_core();
-        Mem(Rc::new(Inner { world: RefCell::new(world), tasks: RefCell::default() }), core)
+        let (world, tasks, watch) = (RefCell::new(world), RefCell::default(), RefCell::default());
+        Mem(Rc::new(Inner { world, tasks, watch }), core)
     }
 
     /// One more core of the same simulation, with ticks and a doorbell of its own.
@@ -138,6 +144,23 @@ impl Mem {
     /// Sets what goes wrong at an endpoint from now on; `Fault::default()` is nothing.
     pub fn fault(&self, endpoint: &Endpoint, fault: Fault) {
         self.0.world.borrow_mut().faults.insert(endpoint.clone(), fault);
+    }
+
+    /// Nothing goes wrong at any endpoint from now on.
+    pub fn heal(&self) {
+        self.0.world.borrow_mut().faults.clear();
+    }
+
+    /// Has something called at every step: whenever no task can run and time is about to pass. It may look at this
+    /// simulation, and must not wait for it. [`Mem::finish`] ends that.
+    pub fn on_step(&self, watch: impl Fn() + 'static) {
+        *self.0.watch.borrow_mut() = Some(Box::new(watch));
+    }
+
+    /// Uses of handles whose streams were closed, and received bytes that were lost: see [`Counts`].
+    pub fn misuses(&self) -> (usize, usize) {
+        let world = self.0.world.borrow();
+        (world.stale_handles, world.bytes_lost)
     }
 
     /// Bounds the number of streams that this core holds: beyond it accept and connect fail with EMFILE.
@@ -199,6 +222,7 @@ impl Mem {
     /// Ends the simulation: drops the tasks that are left. Returns what there was before.
     pub fn finish(&self) -> Counts {
         let counts = self.counts();
+        *self.0.watch.borrow_mut() = None;
         let left = self.0.tasks.borrow_mut().take_all();
         drop(left);
         counts
@@ -207,6 +231,12 @@ impl Mem {
     /// Whether the kernel refuses to splice just now.
     fn refuses(&self) -> bool {
         self.0.world.borrow_mut().dice.once_in(30)
+    }
+
+    /// How many of so many bytes a send takes on.
+    fn part_of(&self, n: usize) -> usize {
+        let mut world = self.0.world.borrow_mut();
+        if world.weather.short { world.dice.part_of(n) } else { n }
     }
 
     fn wait(&self, kind: Kind) -> Operation {
@@ -279,7 +309,7 @@ impl Stream for MemStream {
         if buf.is_empty() {
             return (Ok(0), buf);
         }
-        let part = self.mem.0.world.borrow_mut().dice.part_of(buf.len());
+        let part = self.mem.part_of(buf.len());
         let outcome = self.mem.wait(Kind::Send(self.end, buf.filled()[..part].to_vec())).await;
         buf.consume(outcome.sent);
         match outcome.result() {
@@ -315,7 +345,7 @@ impl Stream for MemStream {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let Some(bytes) = pipe.memory() else { return Err(io::ErrorKind::InvalidInput.into()) };
-        let part = self.mem.0.world.borrow_mut().dice.part_of(bytes.len());
+        let part = self.mem.part_of(bytes.len());
         let outcome = self.mem.wait(Kind::Send(self.end, bytes.iter().copied().take(part).collect())).await;
         bytes.drain(..outcome.sent);
         match outcome.result() {
@@ -359,6 +389,7 @@ impl Drop for MemListener {
 impl Net for Mem {
     type Stream = MemStream;
     type Listener = MemListener;
+    type Parked = MemStream;
 
     fn adopt(&self, fd: OwnedFd) -> io::Result<MemListener> {
         let mut world = self.0.world.borrow_mut();
@@ -407,6 +438,29 @@ impl Net for Mem {
         self.0.world.borrow_mut().quiet(handle.0 as EndId)
     }
 
+    fn park_from(&self) -> usize {
+        self.0.world.borrow().weather.park_from
+    }
+
+    fn park(&self, stream: MemStream, key: u64) -> Result<MemStream, MemStream> {
+        let mut world = self.0.world.borrow_mut();
+        // The kernel may lack memory for one more.
+        if world.dice.once_in(30) {
+            return Err(stream);
+        }
+        world.park(stream.end, key);
+        drop(world);
+        Ok(stream)
+    }
+
+    async fn stirred(&self, keys: &mut Vec<u64>) {
+        keys.extend(self.wait(Kind::Stirred(self.1)).await.keys);
+    }
+
+    fn unpark(&self, parked: MemStream) -> io::Result<MemStream> {
+        Ok(parked)
+    }
+
     fn pipe(&self) -> io::Result<Pipe> {
         match self.0.world.borrow_mut().dice.once_in(10) {
             true => Err(io::Error::from_raw_os_error(libc::EMFILE)),
@@ -416,6 +470,20 @@ impl Net for Mem {
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         self.0.tasks.borrow_mut().spawn(Box::pin(task));
+    }
+
+    async fn next_turn(&self) {
+        let mut passed = false;
+        poll_fn(|cx| {
+            if std::mem::replace(&mut passed, true) {
+                return Poll::Ready(());
+            }
+            // A task that wakes itself would be put in front of the queue; one that another task wakes is put behind it.
+            let waker = cx.waker().clone();
+            self.spawn(async move { waker.wake() });
+            Poll::Pending
+        })
+        .await
     }
 
     async fn tick(&self) -> u32 {

@@ -104,6 +104,9 @@ impl Mem {
     }
 
     fn pass_time(&self) {
+        if let Some(watch) = &*self.0.watch.borrow() {
+            watch();
+        }
         let mut world = self.0.world.borrow_mut();
         let seconds = world.now / 1_000_000;
         let in_time = seconds < world.weather.seconds_max;

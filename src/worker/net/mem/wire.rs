@@ -26,6 +26,8 @@ pub(super) struct End {
     pub(super) delayed: bool,
     pub(super) inbox: VecDeque<u8>,
     pub(super) readers: Vec<OpId>,
+    /// Key of a parked end that has not stirred yet.
+    pub(super) parked: Option<u64>,
     pub(super) writers: Vec<OpId>,
     pub(super) connect: Option<OpId>,
     pub(super) reset_after_sent: Option<u64>,
@@ -54,6 +56,7 @@ impl End {
             delayed: false,
             inbox: VecDeque::new(),
             readers: Vec::new(),
+            parked: None,
             writers: Vec::new(),
             connect: None,
             reset_after_sent: None,
@@ -205,6 +208,7 @@ impl World {
         for op in self.ends[end].readers.clone() {
             self.start(op);
         }
+        self.look_at_parked(end);
     }
 
     pub(super) fn wake_writers(&mut self, end: EndId) {
@@ -255,6 +259,7 @@ impl World {
             return;
         }
         end.held = false;
+        end.parked = None;
         let unread = !end.inbox.is_empty();
         let (connected, dead, unix, fin_sent) = (end.connected, end.dead, end.unix, end.write_shut);
         let peer = end.peer;

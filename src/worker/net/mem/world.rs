@@ -32,6 +32,7 @@ pub(super) enum Kind {
     Accept(DoorId),
     Tick(usize),
     Rung(usize),
+    Stirred(usize),
     Sleep(u64),
 }
 
@@ -41,6 +42,8 @@ pub(super) struct Outcome {
     pub(super) result: Option<Result<usize, i32>>,
     pub(super) bytes: Vec<u8>,
     pub(super) ends: Vec<EndId>,
+    /// Keys of parked streams.
+    pub(super) keys: Vec<u64>,
     /// Bytes of a send that the kernel has, also when the result is an error.
     pub(super) sent: usize,
 }
@@ -103,6 +106,9 @@ struct Core {
     ticked: u64,
     rings: u64,
     bell: Option<OpId>,
+    /// Keys of parked streams that have stirred, and who waits for them.
+    stirred: Vec<u64>,
+    watcher: Option<OpId>,
 }
 
 /// See the head of the file.
@@ -153,7 +159,8 @@ impl World {
     }
 
     pub(super) fn add_core(&mut self) -> usize {
-        self.cores.push(Core { scarcity: (usize::MAX, 0), ticked: 0, rings: 0, bell: None });
+        let (stirred, watcher) = (Vec::new(), None);
+        self.cores.push(Core { scarcity: (usize::MAX, 0), ticked: 0, rings: 0, bell: None, stirred, watcher });
         self.cores.len() - 1
     }
 
@@ -211,6 +218,7 @@ impl World {
             Kind::Send(end, _) => self.enlist(*end, id, false),
             Kind::Accept(door) => self.doors[*door].accept = Some(id),
             Kind::Rung(core) => self.cores[*core].bell = Some(id),
+            Kind::Stirred(core) => self.cores[*core].watcher = Some(id),
             Kind::Connect(end, _) => self.ends[*end].connect = Some(id),
             Kind::Tick(_) | Kind::Sleep(_) => {}
         }
@@ -276,6 +284,7 @@ impl World {
                 }
             }
             Kind::Rung(core) => self.cores[core].bell = None,
+            Kind::Stirred(core) => self.cores[core].watcher = None,
             Kind::Tick(_) | Kind::Sleep(_) => {}
         }
     }
@@ -294,6 +303,7 @@ impl World {
             Kind::Connect(end, _) => self.ends[*end].connect = None,
             Kind::Accept(door) => self.doors[*door].accept = None,
             Kind::Rung(core) => self.cores[*core].bell = None,
+            Kind::Stirred(core) => self.cores[*core].watcher = None,
             Kind::Tick(_) | Kind::Sleep(_) => {}
         }
         self.after(us, Due::Show(id));
@@ -350,6 +360,16 @@ impl World {
                     self.decide(id, Ok(0));
                 }
             }
+            Kind::Stirred(core) => {
+                let keys = std::mem::take(&mut self.cores[*core].stirred);
+                if !keys.is_empty() {
+                    let n = keys.len();
+                    if let Some(op) = self.ops.get_mut(&id) {
+                        op.outcome.keys = keys;
+                    }
+                    self.decide(id, Ok(n));
+                }
+            }
             Kind::Sleep(until) => match until.checked_sub(self.now) {
                 None | Some(0) => self.decide(id, Ok(0)),
                 Some(us) => self.after(us, Due::Start(id)),
@@ -361,6 +381,27 @@ impl World {
         self.cores[core].rings += 1;
         if let Some(id) = self.cores[core].bell {
             self.start(id);
+        }
+    }
+
+    /// From now on the key of this end is told to its core once, when there is something to receive.
+    pub(super) fn park(&mut self, end: EndId, key: u64) {
+        assert!(
+            self.ends[end].readers.is_empty() && self.ends[end].writers.is_empty(),
+            "operations on a parked stream"
+        );
+        self.ends[end].parked = Some(key);
+        self.look_at_parked(end);
+    }
+
+    pub(super) fn look_at_parked(&mut self, end: EndId) {
+        let readable = self.ends[end].is_readable();
+        let core = self.ends[end].core;
+        if let Some(key) = self.ends[end].parked.take_if(|_| readable) {
+            self.cores[core].stirred.push(key);
+            if let Some(id) = self.cores[core].watcher {
+                self.start(id);
+            }
         }
     }
 

@@ -1,0 +1,120 @@
+//! Parked connections: idle ones beyond a number wait without a task, an operation or a buffer; what is left of each is one
+//! entry here. The first byte, the end or an error takes it up again.
+
+use super::accept::Counted;
+use super::net::Net;
+use super::session::Conn;
+use super::{ConnInfo, Gate};
+use crate::limits;
+use slab::Slab;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+/// Owning all of the connection: dropped, it is closed and counted out.
+struct Entry<N: Net, R> {
+    stream: N::Parked,
+    rest: R,
+    info: Rc<ConnInfo>,
+    counted: Counted<N>,
+    served: u32,
+    since: u32,
+    until: u32,
+    serial: u32,
+}
+
+/// The parked connections of one core.
+pub(super) struct Parking<N: Net, G: Gate<N>> {
+    entries: RefCell<Slab<Entry<N, G::Rest>>>,
+    serial: Cell<u32>,
+}
+
+impl<N: Net, G: Gate<N>> Parking<N, G> {
+    pub(super) fn new() -> Self {
+        Parking { entries: RefCell::default(), serial: Cell::new(0) }
+    }
+
+    /// Parks a connection until it stirs, or until tick `now + seconds`; one that cannot be parked comes back.
+    pub(super) fn park(
+        &self,
+        (net, gate): (&N, &G),
+        (conn, counted): (Conn<G::Stream>, Counted<N>),
+        (now, seconds): (u32, u32),
+    ) -> Result<(), (Conn<G::Stream>, Counted<N>)> {
+        let Conn { stream, info, served } = conn;
+        let (stream, rest) = match gate.take_apart(stream) {
+            Ok(parts) => parts,
+            Err(stream) => return Err((Conn { stream, info, served }, counted)),
+        };
+        let mut entries = self.entries.borrow_mut();
+        let place = entries.vacant_entry();
+        let serial = self.serial.replace(self.serial.get().wrapping_add(1));
+        match net.park(stream, key_of(place.key(), serial)) {
+            Ok(stream) => {
+                let until = now.saturating_add(seconds).saturating_add(1);
+                counted.core().parked.set(counted.core().parked.get() + 1);
+                place.insert(Entry { stream, rest, info, counted, served, since: now, until, serial });
+                Ok(())
+            }
+            Err(stream) => {
+                let stream = gate.put_together(stream, rest);
+                Err((Conn { stream, info, served }, counted))
+            }
+        }
+    }
+
+    /// Takes up the connection with this key. `None` if the driver could not have it, and it is closed.
+    pub(super) fn take_up(&self, net: &N, gate: &G, key: u64) -> Option<(Conn<G::Stream>, Counted<N>)> {
+        let (place, serial) = (key as u32 as usize, (key >> 32) as u32);
+        // Every key is told once and only while its stream is open; the serial number is the second lock on that door.
+        if self.entries.borrow().get(place).is_none_or(|entry| entry.serial != serial) {
+            return None;
+        }
+        let entry = self.remove(place);
+        let stream = net.unpark(entry.stream).ok()?;
+        let stream = gate.put_together(stream, entry.rest);
+        Some((Conn { stream, info: entry.info, served: entry.served }, entry.counted))
+    }
+
+    fn remove(&self, place: usize) -> Entry<N, G::Rest> {
+        let entry = self.entries.borrow_mut().remove(place);
+        let parked = &entry.counted.core().parked;
+        parked.set(parked.get() - 1);
+        entry
+    }
+
+    /// Closes a part of those whose time is over, and says where to go on with the next part, if there is one.
+    pub(super) fn close_overdue(&self, now: u32, from: usize) -> Option<usize> {
+        let to = from + limits::PARKED_TICK_BATCH;
+        let (overdue, more) = {
+            let entries = self.entries.borrow();
+            let places = from..to.min(entries.capacity());
+            let is_overdue = |place: &usize| entries.get(*place).is_some_and(|entry| now >= entry.until);
+            (places.filter(is_overdue).collect::<Vec<_>>(), to < entries.capacity())
+        };
+        overdue.into_iter().for_each(|place| drop(self.remove(place)));
+        more.then_some(to)
+    }
+
+    /// Closes all of them.
+    pub(super) fn close_all(&self) {
+        // What is dropped counts itself out, so the list is not borrowed then.
+        let all: Vec<usize> = self.entries.borrow().iter().map(|(place, _)| place).collect();
+        all.into_iter().for_each(|place| drop(self.remove(place)));
+    }
+
+    /// Closes up to `n`, those that have been parked longest. Returns how many.
+    pub(super) fn close_oldest(&self, n: usize) -> usize {
+        let mut all: Vec<(u32, usize)> =
+            self.entries.borrow().iter().map(|(place, entry)| (entry.since, place)).collect();
+        if n < all.len() {
+            all.select_nth_unstable(n);
+            all.truncate(n);
+        }
+        all.iter().for_each(|(_, place)| drop(self.remove(*place)));
+        all.len()
+    }
+}
+
+fn key_of(place: usize, serial: u32) -> u64 {
+    u64::from(serial) << 32 | place as u64 & u64::from(u32::MAX)
+}
