@@ -203,7 +203,9 @@ pub fn address(text: &str) -> Result<Address, Refusal> {
         return Err(Refusal::hint(format!("address {text:?} names no host"), FORMS));
     }
     // A name whose last label is a number is meant as an IPv4 address (and resolvers would take "127.1" for one).
-    if name.rsplit('.').next().is_some_and(|l| !l.is_empty() && l.bytes().all(|b| b.is_ascii_digit())) {
+    // With the dot of the root behind it, it is the same name.
+    let labels = name.strip_suffix('.').unwrap_or(name);
+    if labels.rsplit('.').next().is_some_and(|l| !l.is_empty() && l.bytes().all(|b| b.is_ascii_digit())) {
         return Err(Refusal::hint(format!("{name:?} is not an IPv4 address"), "four numbers from 0 to 255"));
     }
     host_name(name).map(|name| Address::Name(name, port))
@@ -566,6 +568,8 @@ mod tests {
             "app:+80",
             "1.2.3.4:0",
             "1.2.3:80",
+            "1.2.3.:80",
+            "1.2.3.4.:80",
             "256.1.1.1:80",
             "a b:80",
             "::1:x",
