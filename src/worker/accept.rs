@@ -86,15 +86,11 @@ impl<N: Net, G: Gate<N>, F: Future<Output = ()> + 'static> Welcome<N, G, F> {
     /// as many turns as that takes.
     pub(super) async fn tick(&self, now: u32) {
         self.trim().await;
-        if self.core.drain.get().is_some_and(|drain| now >= drain.idle_until) {
-            return self.parking.close_all();
-        }
-        let mut from = Some(0);
-        while let Some(place) = from {
-            from = self.parking.close_overdue(now, place);
-            if from.is_some() {
-                self.core.net.next_turn().await;
-            }
+        let all = self.core.ends_idle(now);
+        let mut from = 0;
+        while let Some(next) = self.parking.tick(now, all, from) {
+            from = next;
+            self.core.net.next_turn().await;
         }
     }
 

@@ -325,7 +325,7 @@ impl<N: Net> Core<N> {
             from = next;
             self.net.next_turn().await;
         }
-        let all = self.drain.get().is_some_and(|drain| now >= drain.idle_until);
+        let all = self.ends_idle(now);
         let mut from = 0;
         while let Some(next) = self.idle.tick(&self.net, now, all, from) {
             from = next;
@@ -433,6 +433,11 @@ impl<N: Net> Core<N> {
         self.unlisten(|_| true);
         self.clusters.close_idle();
         self.look_for_end();
+    }
+
+    /// Whether a drain has come to where idle connections are ended.
+    fn ends_idle(&self, now: u32) -> bool {
+        self.drain.get().is_some_and(|drain| now >= drain.idle_until)
     }
 
     /// Whether responses have to say that the connection ends.

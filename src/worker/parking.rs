@@ -82,24 +82,19 @@ impl<N: Net, G: Gate<N>> Parking<N, G> {
         entry
     }
 
-    /// Closes a part of those whose time is over, and says where to go on with the next part, if there is one.
-    pub(super) fn close_overdue(&self, now: u32, from: usize) -> Option<usize> {
-        let to = from + limits::PARKED_TICK_BATCH;
-        let (overdue, more) = {
+    /// One tick: closes those whose time is over, or all. Begins with place `from` (0) and stops after
+    /// `limits::TURN_FIRED` of them, or a part of a long list: then it returns where to go on in a later turn.
+    pub(super) fn tick(&self, now: u32, all: bool, from: usize) -> Option<usize> {
+        let (closing, next) = {
             let entries = self.entries.borrow();
-            let places = from..to.min(entries.capacity());
-            let is_overdue = |place: &usize| entries.get(*place).is_some_and(|entry| now >= entry.until);
-            (places.filter(is_overdue).collect::<Vec<_>>(), to < entries.capacity())
+            let to = entries.capacity().min(from + limits::PARKED_TICK_BATCH);
+            let mut due = (from..to).filter(|place| entries.get(*place).is_some_and(|entry| all || now >= entry.until));
+            let closing: Vec<usize> = due.by_ref().take(limits::TURN_FIRED).collect();
+            (closing, due.next().or((to < entries.capacity()).then_some(to)))
         };
-        overdue.into_iter().for_each(|place| drop(self.remove(place)));
-        more.then_some(to)
-    }
-
-    /// Closes all of them.
-    pub(super) fn close_all(&self) {
         // What is dropped counts itself out, so the list is not borrowed then.
-        let all: Vec<usize> = self.entries.borrow().iter().map(|(place, _)| place).collect();
-        all.into_iter().for_each(|place| drop(self.remove(place)));
+        closing.into_iter().for_each(|place| drop(self.remove(place)));
+        next
     }
 
     /// Closes up to `n`, those that have been parked longest. Returns how many.

@@ -554,7 +554,7 @@ impl Net for Os {
 }
 
 /// A descriptor from a call that returns -1 on failure.
-fn owned(fd: RawFd) -> io::Result<OwnedFd> {
+pub(super) fn owned(fd: RawFd) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }

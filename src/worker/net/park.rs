@@ -4,9 +4,10 @@
 //! Each is watched for one event: between its events, and while it is busy, it stays in the set and is silent. A descriptor
 //! that is closed leaves the set by itself, because a parked one has no operation of the ring that would keep its file open.
 
+use super::os::owned;
 use crate::limits;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// Whether a descriptor is in the set already: watching it again is then one cheaper call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,12 +24,7 @@ impl ParkingLot {
     /// A new set, and a second descriptor of it, which is readable when some of those in it are.
     pub(super) fn new() -> io::Result<(ParkingLot, OwnedFd)> {
         // SAFETY: a plain call.
-        let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: just opened, owned by nobody else.
-        let set = unsafe { OwnedFd::from_raw_fd(fd) };
+        let set = owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
         let waited = set.try_clone()?;
         Ok((ParkingLot(set), waited))
     }
