@@ -12,7 +12,6 @@ use ringway::http::head::{HeadScan, RequestHead, ResponseHead, Scan};
 use ringway::http::reject::{Failure, Fault};
 use ringway::http::rewrite::{self, ResponseRewrite};
 use ringway::http::{Method, Version, persist};
-use ringway::limits;
 
 const DATE: &[u8; 29] = b"Sun, 06 Nov 1994 08:49:37 GMT";
 const ASKED: &[u8] = b"websocket";
@@ -86,8 +85,6 @@ enum End {
     Switched,
     /// The backend's fault, and where in the stream.
     Failed(Fault, usize),
-    /// More interim responses than anybody needs.
-    Flood,
 }
 
 #[derive(Debug)]
@@ -192,15 +189,11 @@ impl Reading<'_> {
             return self.fail(fault, at);
         }
         let asked: &[u8] = if self.asked.upgrade { ASKED } else { b"" };
-        if head.status == 101 && !head.switches_to(bytes, asked) {
-            return self.fail(Fault::UnsolicitedUpgrade, 0);
+        if let Err(Failure { fault, at }) = head.in_place(bytes, asked, self.interims) {
+            return self.fail(fault, at);
         }
         if head.is_interim() {
             self.interims += 1;
-            if self.interims > limits::INTERIM_RESPONSES_MAX {
-                self.trace.end = End::Flood;
-                return false;
-            }
         } else {
             self.interims = 0;
             self.finals += 1;
@@ -311,7 +304,8 @@ fn judge_verdicts(bytes: &[u8], trace: &Trace) {
     let rest = &bytes[at..];
     let (forgiven, _) = policy::forgive_response(rest);
     match (&trace.end, head::response(&forgiven, false)) {
-        (End::Close | End::Switched | End::Flood, _) => {}
+        // How many interim responses are too many stands in no grammar.
+        (End::Close | End::Switched | End::Failed(Fault::TooManyInterim, _), _) => {}
         (_, Err(No::Refused { .. })) => {}
         (End::Bytes, Err(No::Partial)) => {}
         (End::Bytes, Ok(_)) => panic!("the end of a head was not seen: {}", rest.escape_ascii()),

@@ -356,7 +356,7 @@ impl ResponseHead {
 
     /// Whether this is a 101 to the upgrade that was asked for: all protocols it names are among those of `asked`, the
     /// request's Upgrade value (RFC 9110 section 7.8).
-    pub fn switches_to(&self, bytes: &[u8], asked: &[u8]) -> bool {
+    fn switches_to(&self, bytes: &[u8], asked: &[u8]) -> bool {
         self.status == 101
             && field::members(self.upgrade.of(bytes)).all(|got| {
                 // The version part may be left out or differ in case: what matters is that nobody gets another protocol.
