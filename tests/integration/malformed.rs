@@ -7,6 +7,7 @@
 use crate::client::{Client, ask};
 use crate::harness::{Driver, Ringway, binary, cli, lossy, on_both_drivers, run, seconds};
 use crate::origin::Origin;
+use crate::wire_case;
 use ringway::http::Method;
 use ringway::http::reject::Fault;
 use ringway::parse::{Side, parse};
@@ -20,10 +21,7 @@ const GET: Side = Side::Backend { method: Method::Get, upgrade: b"" };
 
 fn files(side: &str) -> Vec<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/malformed").join(side);
-    let mut files: Vec<PathBuf> =
-        fs::read_dir(dir).expect("the directory").map(|e| e.expect("a file").path()).collect();
-    files.sort();
-    files
+    wire_case::files(&dir)
 }
 
 fn name(file: &Path) -> String {
