@@ -19,6 +19,7 @@ use crate::limits;
 use crate::malformed::{Kept, Side};
 use crate::route::health_policy::HealthPolicy;
 use std::cell::Cell;
+use std::io::ErrorKind;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -59,6 +60,8 @@ pub(super) struct Flow<'a> {
     pub(super) sending: Cell<bool>,
     /// It has found the connection reset.
     pub(super) backend_reset: Cell<bool>,
+    /// The backend took no more before even the request's first piece was out: see [`may_have_answered`].
+    cut_off: bool,
     /// The response is out; the upload has to end.
     pub(super) stopping: Cell<bool>,
     /// The request turned out to be at fault: status and reason.
@@ -191,7 +194,10 @@ pub(super) async fn attempt<N: Net, C: Stream>(
     let handed = out.len() < before;
     core.buffers.put(out);
     slot.disarm(Dir::Up);
-    if result.is_err() {
+    let unsent = result.err().map(|error| error.kind());
+    if let Some(kind) = unsent
+        && (slot.backend_ended() || !may_have_answered(kind, reused, handed))
+    {
         let trouble = if slot.fired(Dir::Up) { Trouble::HeadTimeout } else { Trouble::Closed { reused, handed } };
         return Outcome::Failed { trouble, sent };
     }
@@ -206,20 +212,24 @@ pub(super) async fn attempt<N: Net, C: Stream>(
         head_timeout: policy.head_timeout,
         health: &policy.health,
         upload_encoding: encoding(turn.head.framing),
-        uploaded: Cell::new(body.is_done()),
+        uploaded: Cell::new(body.is_done() && unsent.is_none()),
         head_seen: Cell::new(false),
         head_due: Cell::new(false),
         answering: Cell::new(false),
-        expecting: Cell::new(turn.head.expect_continue && buf.len() == turn.head.bytes),
+        expecting: Cell::new(turn.head.expect_continue && buf.len() == turn.head.bytes && unsent.is_none()),
         sending: Cell::new(false),
-        backend_reset: Cell::new(false),
+        // Behind a FIN a reset says broken pipe.
+        backend_reset: Cell::new(unsent == Some(ErrorKind::ConnectionReset)),
+        cut_off: unsent.is_some(),
         stopping: Cell::new(false),
         refusal: Cell::new(None),
     };
-    let (rest, down) = if body.is_done() {
+    let (rest, down) = if body.is_done() || flow.cut_off {
         flow.wait_for_head(slot);
         let down = download(turn, stream, reused, backend, &flow, tally).await;
         if let Down::Failed(trouble) = down {
+            // What was not handed over may go elsewhere, whatever came of an answer.
+            let trouble = if handed { trouble } else { Trouble::Closed { reused, handed } };
             return Outcome::Failed { trouble, sent };
         }
         (Rest::Taken(taken), down)
@@ -259,7 +269,7 @@ pub(super) async fn attempt<N: Net, C: Stream>(
                 return Outcome::End(End::Next(rest));
             }
             let more = rest.put_back(core) || buf.len() > taken;
-            End::Close { linger: more || turn.head.persist }
+            End::Close { linger: more || turn.head.persist || flow.cut_off }
         }
         Down::Upgraded => {
             slot.backend_answered();
@@ -294,6 +304,26 @@ impl Rest {
             }
         }
     }
+}
+
+/// Whether an answer is looked for on a connection that took no more, or nothing, of a request's first piece: whoever
+/// refuses (413, 503) may answer and close before it has read anything, and its reset overtakes the request (RFC 9112
+/// section 9.6). What it sent before is still there to be received. It counts only if it stands there whole, and goes out
+/// as the answer to this request only where it cannot be one to nothing: nobody else ever used the connection, or some of
+/// the request was taken since the pool has seen it quiet. What came on a used one before that is the notice of its end.
+#[cold]
+fn may_have_answered(kind: ErrorKind, reused: bool, handed: bool) -> bool {
+    matches!(kind, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) && (!reused || handed)
+}
+
+/// Whether the answer that `bytes` begin with is all there: on a connection that has ended no more will come.
+#[cold]
+fn stands_whole(head: &ResponseHead, bytes: &[u8], flow: &Flow<'_>) -> bool {
+    let mut body = Body::new(head.framing);
+    let decoded = body.decode(&mut bytes[head.bytes..].to_vec());
+    // Nobody switches protocols for a request that did not come.
+    let ends = body.is_done() || (body.complete_at_eof() && !flow.backend_reset.get());
+    decoded.is_ok() && ends && head.status != 101
 }
 
 fn encoding(framing: Framing) -> Encoding {
@@ -423,6 +453,10 @@ async fn download<N: Net, C: Stream>(
             };
         }
     };
+    if flow.cut_off && !stands_whole(&head, buf.filled(), flow) {
+        core.buffers.put(buf);
+        return Down::Failed(Trouble::ClosedInHead);
+    }
     flow.head_seen.set(true);
     turn.enter(Phase::BodyClient);
     slot.disarm(Dir::Down);

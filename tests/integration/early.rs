@@ -1,11 +1,91 @@
 //! Answers that come before the request is whole, and answers before the answer.
 
 use crate::client::{Client, End};
-use crate::harness::{Ringway, lossy, millis, on_both_drivers, seconds};
+use crate::harness::{Driver, Ringway, Scratch, lossy, millis, on_both_drivers, seconds};
 use crate::origin::{Origin, ok};
 use crate::settings::{BODY_MAX, set};
+use serde_json::json;
+use std::io::Write;
+use std::os::unix::net::UnixListener;
+
+/// A proxy before a server at a Unix socket that answers whoever connects, reads nothing, and closes; the answers that so many
+/// clients get who ask at once. Between connecting and sending there is time for the server then: from every seventh request
+/// on the ring to nearly all on epoll find the connection ended.
+fn hasty(driver: Driver, answer: &'static str, request: &str) -> (Ringway, Vec<Client>, Scratch) {
+    let scratch = Scratch::new();
+    let path = scratch.path("hasty.sock");
+    let listener = UnixListener::bind(&path).expect("bind");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    let ringway = Ringway::start(
+        driver,
+        json!({
+            "clusters": {"app": {"backends": {"b1": format!("unix:{}", path.display())}}}, "routes": {"*": "app"},
+        }),
+    );
+    let mut clients: Vec<Client> = (0..AT_ONCE).map(|_| Client::to(&ringway)).collect();
+    ringway.signal(libc::SIGSTOP);
+    clients.iter_mut().for_each(|client| {
+        client.send(request);
+    });
+    ringway.signal(libc::SIGCONT);
+    (ringway, clients, scratch)
+}
+
+/// Clients at once.
+const AT_ONCE: usize = 400;
 
 on_both_drivers! {
+    fn an_answer_before_the_request_is_the_answer(driver) {
+        let answers = [
+            "HTTP/1.1 413 Content Too Large\r\nContent-Length: 4\r\n\r\nmuch",
+            "HTTP/1.1 413 Content Too Large\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nmuch\r\n0\r\n\r\n",
+        ];
+        let requests = [
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\nabc",
+        ];
+        for (answer, request) in answers.into_iter().zip(requests) {
+            let (ringway, mut clients, _scratch) = hasty(driver, answer, request);
+            for client in &mut clients {
+                let response = client.response();
+                assert_eq!((response.status, response.text().as_str()), (413, "much"));
+            }
+            let lines = ringway.log(AT_ONCE);
+            assert!(lines.iter().all(|line| line["status"] == 413 && line["reason"] == "OK"), "{lines:?}");
+            let backend = &ringway.status()["clusters"]["app"]["backends"]["b1"];
+            assert_eq!(backend["requests"], AT_ONCE, "{backend}");
+            assert_eq!(backend["resets"], 0, "{backend}");
+        }
+    }
+
+    fn an_answer_before_the_request_that_is_not_whole_is_none(driver) {
+        let request = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc";
+        for answer in [
+            "HTTP/1.1 413 Content Too Large\r\nContent-Length: 8\r\n\r\nmuch",
+            "HTTP/1.1 413 Content Too Large\r\nContent-Le",
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+        ] {
+            let (_ringway, clients, _scratch) = hasty(driver, answer, request);
+            let mut refused = 0;
+            for mut client in clients {
+                // Who had sent in time gets as much as there is, and no end that looks like one.
+                match client.head_of("POST").status {
+                    413 => assert_eq!(client.rest(seconds(5)), (b"much".to_vec(), End::Reset)),
+                    status => {
+                        assert_eq!(status, 502);
+                        refused += 1;
+                    }
+                }
+            }
+            assert!(refused > 0, "none of {AT_ONCE} was too late");
+        }
+    }
+
     fn an_early_answer_arrives_while_the_upload_runs(driver) {
         let origin = Origin::new(|c| {
             if c.head().is_some() {
