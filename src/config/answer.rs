@@ -350,7 +350,7 @@ pub struct BackendStatus {
     pub resets: u64,
     /// Response timeouts.
     pub timeouts: u64,
-    /// Requests sent although it was not up, since its cluster fails open.
+    /// Of the requests, those sent although it was not up: its cluster fails open, or everyone up was tried in vain.
     pub fail_open: u64,
 }
 

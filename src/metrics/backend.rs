@@ -48,7 +48,7 @@ pub(super) const FAMILIES: &[Family<Endpoint>] = &[
     },
     Family {
         name: "ringway_backend_fail_open",
-        help: "Requests sent although it was not up, since its cluster fails open.",
+        help: "Of the requests, those sent although it was not up: its cluster fails open, or everyone up was tried in vain.",
         value: Value::Counter(|e| e.sum(|c| &c.fail_open)),
     },
     Family {

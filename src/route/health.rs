@@ -97,7 +97,8 @@ pub struct CoreCell {
     pub timeouts: AtomicU64,
     /// Requests that were retried elsewhere after failing here.
     pub retries: AtomicU64,
-    /// Requests sent although it was not up, since its cluster fails open.
+    /// Of [`CoreCell::requests`], those that were sent although it was not up: its cluster fails open, or a retry had nobody
+    /// left who is up.
     pub fail_open: AtomicU64,
     /// Time from the begin of an attempt (before it connects) to its final response head.
     pub latency: Histogram,

@@ -155,11 +155,11 @@ enum Down {
     Upgraded,
 }
 
-/// Makes one attempt.
+/// Makes one attempt. `fail_open`: the backend is not up.
 pub(super) async fn attempt<N: Net, C: Stream>(
     turn: &Turn<'_, N, C>,
     cluster: &LocalCluster<N::Stream>,
-    backend: &Rc<LocalBackend<N::Stream>>,
+    (backend, fail_open): (&Rc<LocalBackend<N::Stream>>, bool),
     state: &mut Exchange,
     buf: &Buf,
     tally: &mut Tally<N::Stream>,
@@ -177,7 +177,7 @@ pub(super) async fn attempt<N: Net, C: Stream>(
             return Outcome::Refuse { status, reason };
         }
     };
-    let sent = backend.sent(slot.now(), core.stats.epoch.load(Relaxed), core.net.now_us());
+    let sent = backend.sent(fail_open, slot.now(), core.stats.epoch.load(Relaxed), core.net.now_us());
     let mut lease = Lease { stream: None, reused: false, backend, slot };
     if let Err(trouble) = connect(turn, policy.connect_timeout, (state.fresh_only, body.is_done()), &mut lease).await {
         core.buffers.put(out);

@@ -84,9 +84,13 @@ impl<S> LocalBackend<S> {
     }
 
     /// A request goes out, by the snapshot of this epoch, at a tick and a microsecond. Keep what this returns for [`Core::blame`].
-    pub fn sent(&self, now: u32, epoch: u64, us: u64) -> Sent {
+    /// `fail_open`: although the backend is not up.
+    pub fn sent(&self, fail_open: bool, now: u32, epoch: u64, us: u64) -> Sent {
         let cell = self.cell();
         add(&cell.requests, 1);
+        if fail_open {
+            add(&cell.fail_open, 1);
+        }
         Sent { tick: now, epoch, us, heads: self.heads.get() }
     }
 
@@ -124,11 +128,6 @@ impl<S> LocalBackend<S> {
         let in_flight = &self.cell().in_flight;
         in_flight.store(in_flight.load(Ordering::Relaxed).wrapping_add_signed(by), Ordering::Relaxed);
         self.cluster_in_flight.set(self.cluster_in_flight.get().wrapping_add_signed(by));
-    }
-
-    /// An exchange takes it although it is not up.
-    pub fn fails_open(&self) {
-        add(&self.cell().fail_open, 1);
     }
 
     /// A request that failed here is sent again.

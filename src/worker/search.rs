@@ -260,7 +260,7 @@ impl<N: Net> Core<N> {
         let pick = pick.or_else(|| cluster.balancer.borrow_mut().pick(&cluster.shared, &view.states, ask));
         let Some(pick) = pick else { return self.last_resort(cluster, &view, tried) };
         match cluster.backends[pick.index].enter() {
-            Some(occupied) => booked(pick, occupied),
+            Some(occupied) => Choice::Backend(pick, occupied),
             None => self.choose_another(cluster, &view, ask, pick),
         }
     }
@@ -278,7 +278,7 @@ impl<N: Net> Core<N> {
                 && !tried.has(index)
                 && let Some(occupied) = cluster.backends[index].enter()
             {
-                return booked(Pick { index, fail_open: true }, occupied);
+                return Choice::Backend(Pick { index, fail_open: true }, occupied);
             }
         }
         Choice::Nobody
@@ -302,7 +302,7 @@ impl<N: Net> Core<N> {
                 Some(other) => pick = other,
             }
             if let Some(occupied) = cluster.backends[pick.index].enter() {
-                return booked(pick, occupied);
+                return Choice::Backend(pick, occupied);
             }
         }
         // All are full, or more than could be noted: each of them is asked for a permit.
@@ -316,7 +316,7 @@ impl<N: Net> Core<N> {
                 if cluster.queue.is_empty() {
                     cluster.queue.stop_wanting();
                 }
-                return booked(pick, occupied);
+                return Choice::Backend(pick, occupied);
             }
         }
         if ring {
@@ -324,12 +324,4 @@ impl<N: Net> Core<N> {
         }
         Choice::Wait(Why::Full)
     }
-}
-
-/// Notes it if the backend is not up.
-fn booked<S>(pick: Pick, occupied: Occupied<S>) -> Choice<S> {
-    if pick.fail_open {
-        occupied.fails_open();
-    }
-    Choice::Backend(pick, occupied)
 }

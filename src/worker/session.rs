@@ -293,7 +293,8 @@ async fn run<N: Net, C: Stream>(turn: &Turn<'_, N, C>, buf: Buf, tally: &mut Tal
                 }
             },
         };
-        let answer = match attempt::attempt(turn, &cluster, &backend, &mut search.state, &buf, tally).await {
+        let chosen = (&*backend, pick.fail_open);
+        let answer = match attempt::attempt(turn, &cluster, chosen, &mut search.state, &buf, tally).await {
             Outcome::End(end) => {
                 if pick.fail_open && tally.reason == Reason::Done {
                     tally.reason = Reason::FailOpen;

@@ -252,9 +252,17 @@ on_both_drivers! {
             assert_eq!(ringway.backend_state("app", "b1"), "down");
             let told = ringway.log(28).iter().filter(|l| l["reason"] == "FAIL_OPEN").count();
             assert_eq!(told, well, "{percent}");
-            let status = ringway.status();
-            let counted = status["clusters"]["app"]["backends"]["b1"]["fail_open"].as_u64();
-            assert!(counted.is_some_and(|n| if opens { n >= 10 } else { n == 0 }), "{status:#}");
+            let backend = || ringway.status()["clusters"]["app"]["backends"]["b1"].clone();
+            let counted = backend();
+            let open = counted["fail_open"].as_u64();
+            assert!(open.is_some_and(|n| if opens { n >= 10 } else { n == 0 }), "{counted}");
+            // Whoever is picked for a request that is refused before it goes out is sent nothing.
+            let refused = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n";
+            (0..20).for_each(|_| assert_eq!(ask(&ringway, refused).status, 400));
+            let after = backend();
+            for name in ["fail_open", "requests"] {
+                assert_eq!(after[name], counted[name], "{percent}: {name}");
+            }
         }
     }
 
