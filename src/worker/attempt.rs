@@ -177,6 +177,8 @@ pub(super) async fn attempt<N: Net, C: Stream>(
             return Outcome::Refuse { status, reason };
         }
     };
+    // From here on the exchange is the backend's: one that was picked and never asked is neither named nor counted.
+    tally.backend = Some(backend.clone());
     let sent = backend.sent(fail_open, slot.now(), core.stats.epoch.load(Relaxed), core.net.now_us());
     let mut lease = Lease { stream: None, reused: false, backend, slot };
     if let Err(trouble) = connect(turn, policy.connect_timeout, (state.fresh_only, body.is_done()), &mut lease).await {

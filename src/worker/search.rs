@@ -105,7 +105,6 @@ impl<S: Stream> Search<S> {
         } else if self.state.retries > 0 {
             turn.enter_retry();
         }
-        tally.backend = Some(backend.clone());
         let (cluster_id, backend_id) = (Some(cluster.shared.id), Some(backend.id));
         turn.slot.place(Place { cluster: cluster_id, backend: backend_id, epoch: core.view().epoch, tunnel: false });
         Found::Backend(cluster, pick, backend)

@@ -1,9 +1,9 @@
 //! The access log, and a stderr that nobody reads.
 
 use crate::client::{Client, ask, get};
-use crate::harness::{Ringway, config_of, free_address, lossy, millis, on_both_drivers, seconds};
+use crate::harness::{Ringway, config_of, eventually, free_address, lossy, millis, on_both_drivers, seconds};
 use crate::origin::{Origin, ok};
-use crate::settings::set;
+use crate::settings::{BODY_MAX, set};
 use serde_json::{Value, json};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,6 +41,23 @@ on_both_drivers! {
         assert_eq!((&lines[0]["status"], &lines[1]["status"]), (&json!(400), &json!(404)));
         assert_ne!(lines[0]["reason"], lines[1]["reason"]);
         assert!(lines[0]["backend"].is_null());
+    }
+
+    fn a_backend_that_was_not_asked_is_not_named(driver) {
+        let origin = Origin::saying("hello");
+        let ringway = Ringway::with(driver, &[&origin], |c| set(c, BODY_MAX, "16B"));
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert_eq!(ask(&ringway, &format!("{head}zz\r\n")).status, 400);
+        assert_eq!(ask(&ringway, &format!("{head}14\r\n01234567890123456789\r\n0\r\n\r\n")).status, 413);
+        // What breaks behind a good piece has begun to go out.
+        let mut client = Client::to(&ringway);
+        client.send(format!("{head}1\r\nx\r\n"));
+        eventually(seconds(5), "the good piece is at the backend", || origin.connections() == 1);
+        client.send("zz\r\n");
+        assert_eq!(client.response().status, 400);
+        for (line, backend) in ringway.log(3).iter().zip([Value::Null, Value::Null, json!("b1")]) {
+            assert_eq!((&line["cluster"], &line["backend"]), (&json!("app"), &backend), "{line}");
+        }
     }
 
     fn retries_and_failures_are_told(driver) {
