@@ -270,8 +270,10 @@ pub(super) async fn attempt<N: Net, C: Stream>(
             if persist {
                 return Outcome::End(End::Next(rest));
             }
-            let more = rest.put_back(core) || buf.len() > taken;
-            End::Close { linger: more || turn.head.persist || flow.cut_off }
+            let more = rest.put_back(core) || buf.len() > taken || flow.cut_off;
+            // Who has said that nothing follows is not waited for; but what stands there against his word would make of the
+            // close a reset.
+            End::Close { linger: more || turn.head.persist || !core.net.quiet(turn.stream.handle()) }
         }
         Down::Upgraded => {
             slot.backend_answered();

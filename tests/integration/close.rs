@@ -1,8 +1,8 @@
 //! The staged close (RFC 9112 section 9.6): an answer is never lost because the request was not read to its end.
 
 use crate::client::{Client, End};
-use crate::harness::{Ringway, lossy, on_both_drivers, seconds};
-use crate::origin::Origin;
+use crate::harness::{Ringway, lossy, millis, on_both_drivers, seconds};
+use crate::origin::{Origin, ok};
 use crate::settings::{BODY_MAX, set};
 
 /// Sends as much of a 20 MB upload as the proxy takes, then reads.
@@ -83,6 +83,33 @@ on_both_drivers! {
             assert!(lossy(&bytes).starts_with("HTTP/1.1 400 "), "{}", lossy(&bytes));
             assert_ne!(end, End::StillOpen);
         }
+    }
+
+    fn bytes_behind_a_last_request_cost_no_answer(driver) {
+        let origin = Origin::new(|c| {
+            if c.request().is_some() {
+                c.sleep(millis(300));
+                c.send(&ok("answer"));
+            }
+        });
+        let ringway = Ringway::before(driver, &[&origin]);
+        let requests = [
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 4\r\n\r\nbody",
+            "POST / HTTP/1.0\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody",
+        ];
+        for (i, request) in requests.iter().enumerate() {
+            let mut client = Client::to(&ringway);
+            client.send(request);
+            origin.wait_requests(i + 1);
+            // A CRLF behind the body, as old clients have it, or another request all the same.
+            client.send("\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n");
+            let response = client.response();
+            assert_eq!(response.text(), "answer");
+            assert!(response.says_close());
+            assert_eq!(client.rest(seconds(5)), (Vec::new(), End::Fin), "{request}");
+        }
+        assert_eq!(origin.requests().len(), requests.len());
     }
 
     fn a_half_closed_client_gets_its_answer(driver) {
