@@ -13,4 +13,5 @@ pub mod policy;
 pub mod request_stream;
 pub mod response_stream;
 pub mod rewrite;
+mod stream;
 mod wire;
