@@ -77,6 +77,17 @@ impl Body {
         }
     }
 
+    /// How many of `bytes` a body takes that begins with them and ends among them; `None` if it does not, or is malformed. They
+    /// are of no use afterwards: this is for whoever only has to know. One place for all of these, so that another caller does
+    /// not change how `decode` is compiled where bodies are passed on.
+    #[cold]
+    #[inline(never)]
+    pub fn whole(framing: Framing, bytes: &mut [u8]) -> Option<usize> {
+        let mut body = Body::new(framing);
+        let decoded = body.decode(bytes).ok()?;
+        body.is_done().then_some(decoded.consumed)
+    }
+
     /// Takes the next bytes. Payload is compacted in place; nothing is copied where one run of payload came.
     ///
     /// After an error the body is broken and no byte of this call may be used.
@@ -211,6 +222,20 @@ pub fn chunk_prefix(payload: usize, room: &mut [u8; CHUNK_PREFIX_MAX]) -> usize 
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn whole_bodies_are_told_from_others() {
+        let whole = |framing, bytes: &str| Body::whole(framing, &mut bytes.as_bytes().to_vec());
+        assert_eq!(whole(Framing::None, "GET"), Some(0));
+        assert_eq!((whole(Framing::Length(3), "abcGET"), whole(Framing::Length(3), "ab")), (Some(3), None));
+        let chunked = "1\r\nx\r\n0\r\n\r\n";
+        assert_eq!(whole(Framing::Chunked, &format!("{chunked}GET")), Some(chunked.len()));
+        assert_eq!(
+            (whole(Framing::Chunked, &chunked[..chunked.len() - 1]), whole(Framing::Chunked, "zz")),
+            (None, None)
+        );
+        assert_eq!(whole(Framing::UntilClose, "abc"), None);
+    }
 
     #[test]
     fn bytes_that_pass_unseen_count() {

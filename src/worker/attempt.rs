@@ -323,11 +323,12 @@ fn may_have_answered(kind: ErrorKind, reused: bool, handed: bool) -> bool {
 /// Whether the answer that `bytes` begin with is all there: on a connection that has ended no more will come.
 #[cold]
 fn stands_whole(head: &ResponseHead, bytes: &[u8], flow: &Flow<'_>) -> bool {
-    let mut body = Body::new(head.framing);
-    let decoded = body.decode(&mut bytes[head.bytes..].to_vec());
+    let whole = match head.framing {
+        Framing::UntilClose => !flow.backend_reset.get(),
+        framing => Body::whole(framing, &mut bytes[head.bytes..].to_vec()).is_some(),
+    };
     // Nobody switches protocols for a request that did not come.
-    let ends = body.is_done() || (body.complete_at_eof() && !flow.backend_reset.get());
-    decoded.is_ok() && ends && head.status != 101
+    whole && head.status != 101
 }
 
 fn encoding(framing: Framing) -> Encoding {

@@ -405,9 +405,8 @@ impl<N: Net, C: Stream> Turn<'_, N, C> {
 
     /// Answers by itself before anything was sent to the client. The connection lives on if the whole request is here.
     async fn answer(&self, status: u16, reason: Reason, mut buf: Buf, tally: &mut Tally<N::Stream>) -> (End, Buf) {
-        let mut body = Body::new(self.head.framing);
-        let decoded = body.decode(&mut buf.filled_mut()[self.head.bytes..]);
-        let taken = decoded.ok().filter(|_| body.is_done()).map(|decoded| self.head.bytes + decoded.consumed);
+        let body = Body::whole(self.head.framing, &mut buf.filled_mut()[self.head.bytes..]);
+        let taken = body.map(|bytes| self.head.bytes + bytes);
         let close = taken.is_none() || !self.head.persist || self.core.is_draining() || status == 413;
         let sent = self.send_answer(status, reason, Some(buf.filled()), close, tally).await;
         let end = match taken {
