@@ -87,6 +87,12 @@ struct Words {
     weight: Option<(u32, u64)>,
 }
 
+impl Words {
+    fn count(&self) -> usize {
+        usize::from(self.standing.is_some()) + usize::from(self.weight.is_some())
+    }
+}
+
 impl Model {
     /// What operators say of an endpoint that the config gives this weight.
     fn said_of(&self, name: &Name, weight: u32) -> (Option<health::Standing>, u32) {
@@ -96,7 +102,7 @@ impl Model {
 
     /// A tick: words and pauses whose time is over are forgotten.
     fn expire(&mut self, now: u64) {
-        let before = (self.words.clone().into_values().map(|w| w.count()).sum::<usize>(), self.pauses.len());
+        let before = (self.words.values().map(Words::count).sum::<usize>(), self.pauses.len());
         self.words.retain(|_, words| {
             words.standing.take_if(|(_, until)| *until <= now);
             words.weight.take_if(|(_, until)| *until <= now);
@@ -403,12 +409,6 @@ fn traffic(supervisor: &mut Supervisor, dice: &mut Dice, now: u64) -> Vec<Action
     if dice.roll(50) == 0 { supervisor.look_at_all(now) } else { supervisor.look(*id, now) }
 }
 
-impl Words {
-    fn count(&self) -> usize {
-        usize::from(self.standing.is_some()) + usize::from(self.weight.is_some())
-    }
-}
-
 impl Model {
     /// An operator takes somebody out, or back, gives another weight, pauses or resumes.
     fn word(&mut self, supervisor: &mut Supervisor, dice: &mut Dice, now: u64) {
@@ -443,9 +443,9 @@ impl Model {
                 let done = match self.pauses.remove(&cluster) {
                     Some(_) => supervisor.resume(&cluster),
                     None => {
-                        let seconds = Some(1 + dice.roll(20));
-                        self.pauses.insert(cluster.clone(), now + seconds.unwrap_or(0) * 1000);
-                        supervisor.pause(&cluster, Whose { seconds, ..whose }, now)
+                        let seconds = 1 + dice.roll(20);
+                        self.pauses.insert(cluster.clone(), now + seconds * 1000);
+                        supervisor.pause(&cluster, Whose { seconds: Some(seconds), ..whose }, now)
                     }
                 };
                 return self.apply(done.unwrap().actions, supervisor, dice, now);

@@ -68,6 +68,7 @@ pub struct Seen {
     pub listeners: u64,
     pub faults: u64,
     pub stalls: u64,
+    pub wants: u64,
     pub drained_away: u64,
 }
 
@@ -600,6 +601,7 @@ impl Control {
                 (dice.below(10_000_000), dice.below(4_000_000), most, once_in, dice.pick(&errnos))
             };
             self.mem.sleep_us(pause).await;
+            self.seen.borrow_mut().wants += 1;
             let begun = self.mem.now_us();
             self.say(|| format!("{most} descriptors per core for {us} us, one operation in {once_in} fails: {errno}"));
             // Who waits to be accepted is served a tick later.
