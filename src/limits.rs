@@ -58,14 +58,22 @@ pub const RING_COMPLETIONS: u32 = 16 * 1024;
 pub const TURN_BUDGET: i32 = 1200;
 /// Microseconds after which the same holds, whatever it has cost.
 pub const TURN_US: u64 = 1500;
-/// Microseconds of a turn after which, for a tick or two, operations take a dearer way that keeps turns short.
-pub const TURN_LONG_US: u64 = 3000;
+/// Receives into large buffers that one driver may have at once: with 256 KiB each, 1 to 2 ms of work if all become ready.
+pub const LARGE_RECEIVES: usize = 16;
 /// What an operation costs, the request that is parsed or the answer that is written because of it included.
 pub const TURN_OPERATION: i32 = 8;
-/// Bytes that an operation moves for one unit more.
-pub const TURN_BYTES_PER_UNIT: usize = 4096;
-/// Tasks that may go on in a turn because they waited for it.
+/// Bytes that an operation copies for one unit more, out of memory that is in no cache.
+pub const TURN_BYTES_PER_UNIT: usize = 1024;
+/// So many times cheaper than a copied byte is one that is spliced.
+pub const SPLICE_CHEAPER: usize = 4;
+/// Bytes from which on an operation that waits for a turn stands in the line of the heavy ones.
+pub const TURN_HEAVY: usize = 32 * 1024;
+/// Tasks that are called in a turn because they waited for it.
 pub const TURN_CALLED: usize = (TURN_BUDGET / TURN_OPERATION) as usize;
+/// Heavy ones that go before them, so that they always get on.
+pub const TURN_HEAVY_FIRST: usize = 2;
+/// Heavy ones that go behind them, where the budget has room.
+pub const TURN_HEAVY_LAST: usize = 6;
 /// Watches that the clock fires, and clients it asks about, in one turn.
 pub const TURN_FIRED: usize = 128;
 /// Sessions whose memory is given back in one turn.
@@ -206,8 +214,8 @@ pub const LOG_BATCH_BYTES: usize = 64 * 1024;
 /// Connections of one core from which on its idle ones are parked in an epoll set; below, each waits in a task of its own,
 /// which costs some 1.1 KiB and up to a twentieth less CPU time per request.
 pub const PARK_FROM: usize = 512;
-/// Parked connections that are taken up at a time.
-pub const UNPARK_BATCH: usize = 256;
+/// Parked connections that are taken up at a time, before those that came to wait for a turn meanwhile.
+pub const UNPARK_BATCH: usize = 64;
 /// Parked connections whose deadlines are looked at before other tasks may run.
 pub const PARKED_TICK_BATCH: usize = 16 * 1024;
 /// Seconds between two resolutions of a name.

@@ -33,10 +33,6 @@ impl<N: Net, G: Gate<N>, F> Clone for Welcome<N, G, F> {
 pub(super) struct Counted<N: Net>(Rc<Core<N>>);
 
 impl<N: Net> Counted<N> {
-    pub(super) fn core(&self) -> &Core<N> {
-        &self.0
-    }
-
     fn new(core: &Rc<Core<N>>) -> Self {
         core.connections.set(core.connections.get() + 1);
         add(&core.stats.accepted, 1);
@@ -80,6 +76,11 @@ impl<N: Net, G: Gate<N>, F: Future<Output = ()> + 'static> Welcome<N, G, F> {
         let of = core.clone();
         let sessions = Rc::new(Places::new(move |mailbox| serve(of.clone(), mailbox)));
         Welcome { core, gate, sessions, parking: Rc::new(Parking::new()) }
+    }
+
+    /// Connections that are parked.
+    pub(super) fn parked(&self) -> usize {
+        self.parking.len()
     }
 
     /// One tick: closes what has been parked too long, and gives back memory of busy sessions that is not needed any more, in
@@ -134,6 +135,7 @@ impl<N: Net, G: Gate<N>, F: Future<Output = ()> + 'static> Welcome<N, G, F> {
         let core = self.core.clone();
         let _accepting = Accepting::new(&core);
         let mut batch = Vec::with_capacity(limits::ACCEPT_BATCH);
+        let mut made_room = false;
         loop {
             // At the limit the longest idle connection makes room; without one, newcomers wait in the kernel's queue.
             loop {
@@ -141,9 +143,12 @@ impl<N: Net, G: Gate<N>, F: Future<Output = ()> + 'static> Welcome<N, G, F> {
                 if now < most {
                     break;
                 }
-                self.end_oldest(now - most + (most / 64).clamp(1, limits::ACCEPT_BATCH));
+                let room = now - most + (most / 64).clamp(1, limits::ACCEPT_BATCH);
+                self.end_oldest(room.min(limits::TURN_FIRED));
                 if core.connections.get() == now {
                     core.next_change().await;
+                } else {
+                    core.net.next_turn().await;
                 }
             }
             let result = core.net.accept(&listener, &mut batch).await;
@@ -151,14 +156,20 @@ impl<N: Net, G: Gate<N>, F: Future<Output = ()> + 'static> Welcome<N, G, F> {
                 core.net.spawn(self.clone().newcomer(id, accepted, Counted::new(&core)));
             }
             match result {
-                Ok(()) => {}
+                Ok(()) => made_room = false,
                 Err(error) if !core.is_listening(&listener) && !is_local(&error) => return,
                 Err(_) => {
                     // No descriptors (EMFILE, ENFILE) or no memory: trying again at once would only spin. What a closing
                     // listener has queued is accepted all the same, later.
                     add(&core.stats.accept_failures, 1);
+                    let left = core.left.get();
                     self.end_oldest(limits::ACCEPT_BATCH);
-                    core.next_change().await;
+                    // Parked ones are closed by now; once that may help at once.
+                    if core.left.get() == left || std::mem::replace(&mut made_room, true) {
+                        core.next_change().await;
+                    } else {
+                        core.net.next_turn().await;
+                    }
                 }
             }
         }
@@ -199,10 +210,11 @@ impl<N: Net, G: Gate<N>, F: Future<Output = ()> + 'static> Welcome<N, G, F> {
                 }
                 let room = core.idle.enter(conn.stream.handle(), now, seconds);
                 let ready = conn.stream.readable().await;
-                drop(room);
-                if ready.is_err() {
+                // A request that came as the connection was being closed is not answered, and so not carried out.
+                if ready.is_err() || room.ended() {
                     return;
                 }
+                drop(room);
             }
             match self.sessions.run(conn).await {
                 Some(Served::Idle(again)) => conn = again,

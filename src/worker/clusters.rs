@@ -313,8 +313,8 @@ impl<S: Stream> Clusters<S> {
     }
 
     /// One tick: closes pooled connections that have idled too long or that the backend has closed, and drops suspicions
-    /// that are over. Takes more than one turn where many connections are to be looked at. Returns how many are left.
-    pub async fn tick<N: Net<Stream = S>>(&self, net: &N, now: u32) -> usize {
+    /// that are over. Takes more than one turn where many connections are to be looked at.
+    pub async fn tick<N: Net<Stream = S>>(&self, net: &N, now: u32) {
         let mut suspicions = 0;
         let mut calls = 0;
         let backends: Vec<_> = self.backends.borrow().values().cloned().collect();
@@ -340,6 +340,10 @@ impl<S: Stream> Clusters<S> {
         self.suspicions.set(suspicions);
         self.clusters.borrow().values().for_each(|cluster| cluster.budget.tick(cluster.rule, now));
         self.look_at_permits();
+    }
+
+    /// Idle connections to backends.
+    pub fn pooled(&self) -> usize {
         self.pooled.get()
     }
 

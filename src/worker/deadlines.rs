@@ -121,13 +121,13 @@ impl Slots {
         self.list.borrow().len()
     }
 
-    /// The clock has reached `now`; returns how many ticks it had not been told of. To be followed by [`Slots::tick`].
-    pub fn reach(&self, now: u32) -> u32 {
-        now.saturating_sub(self.now.replace(now))
+    /// The clock has reached `now`. To be followed by [`Slots::tick`].
+    pub fn reach(&self, now: u32) {
+        self.now.set(now);
     }
 
-    /// One tick: fires what is due, asks about clients that may have gone, and counts slow bodies. Begins with slot `from` (0)
-    /// and stops after `limits::TURN_FIRED` calls to the kernel: then it returns where to go on in a later turn.
+    /// One tick, after `passed` of them: fires what is due, asks about clients that may have gone, and counts slow bodies.
+    /// Begins with slot `from` (0) and stops after `limits::TURN_FIRED` calls to the kernel: then it returns where to go on in a later turn.
     pub fn tick<N: Net>(&self, net: &N, passed: u32, from: usize) -> Option<usize> {
         let now = self.now.get();
         let list = self.list.borrow();

@@ -43,7 +43,7 @@ impl IdleRoom {
         let mut ended = 0;
         for key in from..list.capacity() {
             let Some(entry) = list.get(key) else { continue };
-            if now < entry.until && !all {
+            if now < entry.until && !all || entry.ended.get() {
                 continue;
             }
             if ended == limits::TURN_FIRED {
@@ -76,6 +76,13 @@ impl IdleRoom {
 pub struct IdleGuard {
     room: Rc<IdleRoom>,
     key: usize,
+}
+
+impl IdleGuard {
+    /// Whether the connection was ended while it waited: what has come in all the same is not to be taken.
+    pub fn ended(&self) -> bool {
+        self.room.list.borrow()[self.key].ended.get()
+    }
 }
 
 impl Drop for IdleGuard {

@@ -155,8 +155,6 @@ pub struct Core<N: Net> {
     ring_core: Rc<dyn Fn(usize)>,
     listeners: RefCell<Vec<(ListenerId, Rc<N::Listener>)>>,
     connections: Cell<usize>,
-    /// Those of them that are parked.
-    parked: Cell<usize>,
     /// Listeners that are accepted on.
     accepting: Cell<usize>,
     drain: Cell<Option<Drain>>,
@@ -168,6 +166,7 @@ pub struct Core<N: Net> {
     /// Counts connections that have ended.
     left: Cell<u32>,
     waiting_for_change: RefCell<Vec<Waker>>,
+    waiting_for_tick: Cell<Option<Waker>>,
     /// Snapshots that found the channel to control full.
     retired: RefCell<Vec<Arc<Snapshot>>>,
     waiting_for_end: RefCell<Option<Waker>>,
@@ -182,7 +181,8 @@ pub async fn run<N: Net, G: Gate<N>>(net: N, gate: G, links: Links, listeners: V
     }
     core.net.spawn(messages(core.clone(), welcome.clone()));
     core.net.spawn(welcome.clone().unpark());
-    core.net.spawn(ticks(core.clone(), welcome));
+    core.net.spawn(ticks(core.clone(), welcome.clone()));
+    core.net.spawn(chores(core.clone(), welcome));
     core.drained().await;
     core.log.borrow_mut().flush();
     // This message is no hint: it waits for room in the channel.
@@ -205,7 +205,7 @@ pub fn start_with<G: Gate<Os>>(gate: G, runtime: (Choice, Option<usize>, Bell), 
     if let Some(cpu) = cpu {
         net::machine::pin(cpu)?;
     }
-    net::driver::run(choice, &bell, async |net| {
+    net::driver::run(choice, bell, async move |net| {
         run(net, gate, links, Vec::new()).await;
         loop {
             std::thread::park();
@@ -240,16 +240,37 @@ where
     }
 }
 
-/// The core's clock.
+/// The core's clock. It waits for nothing else, so that every deadline is set by the right time.
 async fn ticks<N: Net, G: Gate<N>, F>(core: Rc<Core<N>>, welcome: accept::Welcome<N, G, F>)
 where
     F: Future<Output = ()> + 'static,
 {
     loop {
         let now = core.net.tick().await;
-        core.end_overdue(now).await;
-        let pooled = core.clusters.tick(&core.net, now).await;
-        core.tick(now, pooled);
+        core.slots.reach(now);
+        core.read_clock();
+        core.log.borrow_mut().flush();
+        core.count(now, welcome.parked());
+        core.retire();
+        core.wake_waiting();
+        if let Some(chores) = core.waiting_for_tick.take() {
+            chores.wake();
+        }
+    }
+}
+
+/// What is done once a tick for however many connections, a part in each turn.
+async fn chores<N: Net, G: Gate<N>, F>(core: Rc<Core<N>>, welcome: accept::Welcome<N, G, F>)
+where
+    F: Future<Output = ()> + 'static,
+{
+    let mut last = 0;
+    loop {
+        let now = core.next_tick(last).await;
+        let passed = now - std::mem::replace(&mut last, now);
+        core.end_overdue(now, passed).await;
+        core.clusters.tick(&core.net, now).await;
+        core.tick(now);
         welcome.tick(now).await;
     }
 }
@@ -273,7 +294,6 @@ impl<N: Net> Core<N> {
             ring_core: links.ring_core,
             listeners: RefCell::default(),
             connections: Cell::new(0),
-            parked: Cell::new(0),
             accepting: Cell::new(0),
             drain: Cell::new(None),
             cut: Cell::new(0),
@@ -283,6 +303,7 @@ impl<N: Net> Core<N> {
             unix_seconds: Cell::new(0),
             left: Cell::new(0),
             waiting_for_change: RefCell::default(),
+            waiting_for_tick: Cell::default(),
             retired: RefCell::default(),
             waiting_for_end: RefCell::default(),
             net,
@@ -318,8 +339,7 @@ impl<N: Net> Core<N> {
     }
 
     /// Ends what has waited too long, in as many turns as that takes: thousands may be due at once.
-    async fn end_overdue(&self, now: u32) {
-        let passed = self.slots.reach(now);
+    async fn end_overdue(&self, now: u32, passed: u32) {
         let mut from = 0;
         while let Some(next) = self.slots.tick(&self.net, passed, from) {
             from = next;
@@ -333,8 +353,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    fn tick(&self, now: u32, pooled: usize) {
-        self.read_clock();
+    fn tick(&self, now: u32) {
         self.buffers.trim();
         self.pipes.trim();
         if self.drain.get().is_some_and(|drain| now >= drain.until) {
@@ -342,13 +361,9 @@ impl<N: Net> Core<N> {
         }
         // After all that ends a wait.
         self.queues.tick();
-        self.log.borrow_mut().flush();
-        self.count(now, pooled);
-        self.retire();
-        self.wake_waiting();
     }
 
-    fn count(&self, now: u32, pooled: usize) {
+    fn count(&self, now: u32, parked: usize) {
         let stats = &self.stats;
         let cpu_us = self.net.cpu_us();
         let beat = self.pulse.beat(now, self.net.now_us(), cpu_us);
@@ -358,10 +373,10 @@ impl<N: Net> Core<N> {
         stats.busy_permille.store(beat.busy_permille, Ordering::Relaxed);
         stats.ticks.store(now, Ordering::Relaxed);
         stats.connections.store(self.connections.get() as u64, Ordering::Relaxed);
-        stats.idle.store((self.idle.len() + self.parked.get()) as u64, Ordering::Relaxed);
+        stats.idle.store((self.idle.len() + parked) as u64, Ordering::Relaxed);
         stats.busy.store(self.slots.len() as u64, Ordering::Relaxed);
         stats.pipes.store(self.pipes.in_use() as u64, Ordering::Relaxed);
-        stats.pooled.store(pooled as u64, Ordering::Relaxed);
+        stats.pooled.store(self.clusters.pooled() as u64, Ordering::Relaxed);
         let buffers = self.buffers.in_use(buffers::Class::Small) + self.buffers.in_use(buffers::Class::Large);
         stats.buffers.store(buffers as u64, Ordering::Relaxed);
     }
@@ -385,6 +400,19 @@ impl<N: Net> Core<N> {
                 return Poll::Ready(());
             }
             self.waiting_for_change.borrow_mut().push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Waits until the clock is not at tick `last` any more; returns where it is.
+    async fn next_tick(&self, last: u32) -> u32 {
+        poll_fn(|cx| {
+            let now = self.slots.now();
+            if now != last {
+                return Poll::Ready(now);
+            }
+            self.waiting_for_tick.set(Some(cx.waker().clone()));
             Poll::Pending
         })
         .await

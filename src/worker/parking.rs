@@ -33,6 +33,11 @@ impl<N: Net, G: Gate<N>> Parking<N, G> {
         Parking { entries: RefCell::default(), serial: Cell::new(0) }
     }
 
+    /// Parked connections.
+    pub(super) fn len(&self) -> usize {
+        self.entries.borrow().len()
+    }
+
     /// Parks a connection until it stirs, or until tick `now + seconds`; one that cannot be parked comes back.
     pub(super) fn park(
         &self,
@@ -51,7 +56,6 @@ impl<N: Net, G: Gate<N>> Parking<N, G> {
         match net.park(stream, key_of(place.key(), serial)) {
             Ok(stream) => {
                 let until = now.saturating_add(seconds).saturating_add(1);
-                counted.core().parked.set(counted.core().parked.get() + 1);
                 place.insert(Entry { stream, rest, info, counted, served, since: now, until, serial });
                 Ok(())
             }
@@ -76,10 +80,7 @@ impl<N: Net, G: Gate<N>> Parking<N, G> {
     }
 
     fn remove(&self, place: usize) -> Entry<N, G::Rest> {
-        let entry = self.entries.borrow_mut().remove(place);
-        let parked = &entry.counted.core().parked;
-        parked.set(parked.get() - 1);
-        entry
+        self.entries.borrow_mut().remove(place)
     }
 
     /// One tick: closes those whose time is over, or all. Begins with place `from` (0) and stops after

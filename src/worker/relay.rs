@@ -80,18 +80,6 @@ pub(super) fn last_chunk(buf: &mut Buf, body: &Body) -> bool {
     buf.append(b"0\r\n") && buf.append(trailers) && buf.append(b"\r\n")
 }
 
-/// Bytes that one pump moves before it lets others run: on epoll, operations that need not wait end at once, and a fast
-/// download would keep the core for itself.
-const TURN_BYTES: usize = 1024 * 1024;
-
-pub(super) async fn fair<N: Net>(core: &Core<N>, moved: &mut usize, bytes: usize) {
-    *moved += bytes;
-    if *moved >= TURN_BYTES {
-        *moved = 0;
-        core.net.next_turn().await;
-    }
-}
-
 /// Whether the next piece of a body should be larger than this one, which filled its buffer. Of chunks that are mostly framing
 /// a large buffer would hold tens of thousands: a millisecond's work at once.
 fn grows(piece: &Decoded) -> bool {
@@ -132,7 +120,6 @@ pub(super) async fn upload<N: Net, C: Stream>(
     let (core, slot) = (turn.core, turn.slot);
     let mut buf = core.buffers.take(Class::Small);
     let mut was_full = false;
-    let mut turn_bytes = 0;
     let mut copies = false;
     let refusal = loop {
         let in_bounds = body.remaining().is_some_and(|rest| rest + body.payload_bytes() <= flow.body_max);
@@ -175,7 +162,6 @@ pub(super) async fn upload<N: Net, C: Stream>(
             debug_assert!(fits);
         }
         let in_head = !rest.is_empty();
-        fair(core, &mut turn_bytes, buf.len()).await;
         let piece = match body.decode(buf.filled_mut()) {
             Ok(piece) => piece,
             Err(fault) => {
@@ -351,7 +337,6 @@ pub(super) async fn deliver<N: Net, C: Stream>(
     let First { mut buf, mut body, mut clean, mut whole } = first;
     let mut was_full = buf.spare() == 0;
     let mut ended = body.is_done();
-    let mut turn_bytes = 0;
     let mut copies = false;
     let pace = Pace { dir: Dir::Down, aim: Aim::ClientSend, seconds: flow.client_timeout };
     let cut = loop {
@@ -410,7 +395,6 @@ pub(super) async fn deliver<N: Net, C: Stream>(
             }
             _ => break cut_by_backend(slot, flow),
         }
-        fair(core, &mut turn_bytes, buf.len()).await;
         let piece = match body.decode(buf.filled_mut()) {
             Ok(piece) => piece,
             Err(fault) => {
@@ -482,7 +466,6 @@ async fn carry<N: Net, A: Stream, B: Stream>(
     moved: &impl Fn(),
 ) -> u64 {
     let mut carried = 0;
-    let mut turn_bytes = 0;
     loop {
         let mut buf;
         if early.is_empty() {
@@ -511,7 +494,6 @@ async fn carry<N: Net, A: Stream, B: Stream>(
             debug_assert!(fits);
             early = &early[n..];
         }
-        fair(core, &mut turn_bytes, buf.len()).await;
         while !buf.is_empty() {
             moved();
             let sent;

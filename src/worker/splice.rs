@@ -10,7 +10,7 @@ use super::buffers::Buf;
 use super::deadlines::{Aim, Dir, SlotGuard};
 use super::net::pipe::Pipe;
 use super::net::{Net, Stream};
-use super::relay::{Pace, fair, send_all};
+use super::relay::{Pace, send_all};
 use super::session::Turn;
 use crate::access_log::Phase;
 use crate::http::body::Body;
@@ -70,7 +70,7 @@ pub(super) async fn up<N: Net, C: Stream>(
 ) -> Spliced {
     let (core, slot) = (turn.core, turn.slot);
     let pace = Pace { dir: Dir::Up, aim: Aim::Backend, seconds: flow.body_timeout };
-    let (mut turn_bytes, mut sent_bytes) = (0, 0);
+    let mut sent_bytes = 0;
     while let Some(rest @ 1..) = body.remaining() {
         flow.wait_for_body(turn);
         let filled = turn.stream.fill(pipe, rest).await;
@@ -85,7 +85,6 @@ pub(super) async fn up<N: Net, C: Stream>(
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Spliced::Refused,
             _ => return Spliced::SourceEnded(0),
         }
-        fair(core, &mut turn_bytes, n).await;
         flow.upload_enters(turn, Phase::BodyBackend);
         flow.sending.set(true);
         let sent = pour_all(core, backend, (slot, pace), pipe, &mut sent_bytes).await;
@@ -107,7 +106,6 @@ pub(super) async fn down<N: Net, C: Stream>(
 ) -> Spliced {
     let (core, slot) = (turn.core, turn.slot);
     let pace = Pace { dir: Dir::Down, aim: Aim::ClientSend, seconds: flow.client_timeout };
-    let mut turn_bytes = 0;
     // What is here already goes out in one piece with the lead: sent by itself, that would wake the client once more.
     lead.consume(pipe.write(lead.filled()));
     if lead.is_empty()
@@ -138,7 +136,6 @@ pub(super) async fn down<N: Net, C: Stream>(
             _ => return Spliced::SourceEnded(0),
         };
         body.pass(n as u64);
-        fair(core, &mut turn_bytes, n).await;
         if let Err(error) = pour_all(core, turn.stream, (slot, pace), pipe, bytes).await {
             return Spliced::SinkEnded(error);
         }

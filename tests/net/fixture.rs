@@ -209,7 +209,7 @@ impl Fixture for OsFixture {
 /// Real descriptors are counted and limited in these tests, so one runs at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-fn on_os<F: Future<Output = ()>>(io: Io, test: impl FnOnce(OsFixture) -> F + Send + 'static) {
+fn on_os<F: Future<Output = ()> + 'static>(io: Io, test: impl FnOnce(OsFixture) -> F + Send + 'static) {
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let choice = match driver::choose(io) {
         Ok((choice, _)) => choice,
@@ -218,9 +218,9 @@ fn on_os<F: Future<Output = ()>>(io: Io, test: impl FnOnce(OsFixture) -> F + Sen
     let (done, wait) = mpsc::channel();
     let core = std::thread::spawn(move || {
         let bell = Bell::new().unwrap();
-        let ran = driver::run(choice, &bell, |os| {
+        let ran = driver::run(choice, bell.clone(), move |os| {
             let began = Began { sockets: Cell::new(0), hoard: Default::default(), nofile: Cell::new(None) };
-            test(OsFixture { os, bell: bell.clone(), began: began.into() })
+            test(OsFixture { os, bell, began: began.into() })
         });
         ran.unwrap();
         let _ = done.send(());
@@ -237,12 +237,12 @@ fn on_os<F: Future<Output = ()>>(io: Io, test: impl FnOnce(OsFixture) -> F + Sen
 }
 
 /// Runs a test on the ring; where the machine has none there is nothing to test.
-pub fn on_ring<F: Future<Output = ()>>(test: impl FnOnce(OsFixture) -> F + Send + 'static) {
+pub fn on_ring<F: Future<Output = ()> + 'static>(test: impl FnOnce(OsFixture) -> F + Send + 'static) {
     on_os(Io::Uring, test);
 }
 
 /// Runs a test on epoll.
-pub fn on_epoll<F: Future<Output = ()>>(test: impl FnOnce(OsFixture) -> F + Send + 'static) {
+pub fn on_epoll<F: Future<Output = ()> + 'static>(test: impl FnOnce(OsFixture) -> F + Send + 'static) {
     on_os(Io::Epoll, test);
 }
 
@@ -323,7 +323,7 @@ impl Fixture for MemFixture {
 
 /// Runs a test in memory: with many seeds, in fair weather and foul, each twice, which must not differ. Nothing may be
 /// left and no stale handle used.
-pub fn on_mem<F: Future<Output = ()>>(test: impl Fn(MemFixture) -> F) {
+pub fn on_mem<F: Future<Output = ()> + 'static>(test: impl Fn(MemFixture) -> F) {
     let foul = Weather { late_once_in: 2, late_us: 10_000, latency_us: 3000, pipe_bytes: 700, ..Weather::default() };
     let fair = Weather { short: false, late_once_in: 0, pipe_bytes: 1 << 20, ..Weather::default() };
     for seed in 0..12 {

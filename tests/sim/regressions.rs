@@ -93,7 +93,7 @@ fn play<B: Future<Output = ()> + 'static>(
         mem.close_listener(&door);
         drop(door);
         mem.run(stage.seconds(1));
-        assert_eq!((mem.counts().streams, mem.counts().tasks, mem.counts().stale_handles), (0, 3, 0), "seed {seed}");
+        assert_eq!((mem.counts().streams, mem.counts().tasks, mem.counts().stale_handles), (0, 4, 0), "seed {seed}");
         mem.finish();
     }
 }

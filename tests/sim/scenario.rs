@@ -298,7 +298,7 @@ fn shown(control: &Control) -> Shown {
 fn check_end(control: &Control, mem: &Mem, cores: usize) {
     let counts = mem.counts();
     // Of a drained core its clock, its doorbell and its parking lot are left.
-    if (counts.streams, counts.tasks, counts.operations) != (0, 3 * cores, 3 * cores) {
+    if (counts.streams, counts.tasks, counts.operations) != (0, 4 * cores, 3 * cores) {
         control.ledger.violation(format!("{counts:?} is left of {cores} cores"));
     }
     control.audit.step();

@@ -242,8 +242,11 @@ fn explain(rung: Rung, error: &io::Error, host: &Host) -> (String, String) {
 ///
 /// Tasks that are still there when `main` ends never run again. A ring is not taken down with them, because operations
 /// under way still write to their buffers: it stays until the process ends. So a thread should call this once.
-pub fn run<F: Future>(choice: Choice, bell: &Bell, main: impl FnOnce(Os) -> F) -> io::Result<F::Output> {
-    let core = turns::watched(async { Ok(main(Os::new(bell)?).await) });
+pub fn run<F>(choice: Choice, bell: Bell, main: impl FnOnce(Os) -> F + 'static) -> io::Result<F::Output>
+where
+    F: Future<Output: 'static> + 'static,
+{
+    let core = async { turns::watched(async move { Ok(main(Os::new(&bell)?).await) }).await };
     match choice {
         Choice::Ring(rung) => {
             let ring = RuntimeBuilder::<IoUringDriver>::new()
@@ -389,7 +392,7 @@ mod tests {
         let bell = Bell::new().unwrap();
         let (best, _) = choose(Io::Auto).unwrap();
         for choice in [best, Choice::Epoll] {
-            assert_eq!(run(choice, &bell, |_| async { 7 }).unwrap(), 7);
+            assert_eq!(run(choice, bell.clone(), |_| async { 7 }).unwrap(), 7);
         }
     }
 }

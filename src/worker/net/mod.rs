@@ -8,6 +8,7 @@
 //! * At most one `recv` or `readable` and one `send_all` are under way per stream.
 //! * All sockets are non-blocking and close-on-exec.
 
+mod driven;
 pub mod driver;
 pub mod listen;
 pub mod machine;
@@ -145,7 +146,7 @@ pub trait Net: Clone + 'static {
     /// Parks an idle stream, on which no operation is under way: it costs neither a task nor an operation until
     /// [`Net::stirred`] tells its key, once, because a `recv` would not wait. One that cannot be parked comes back.
     fn park(&self, stream: Self::Stream, key: u64) -> Result<Self::Parked, Self::Stream>;
-    /// Waits until parked streams have stirred and appends their keys. The key of one that is closed is not told.
+    /// Waits until parked streams have stirred and appends their keys. One that has been closed meanwhile may be among them.
     async fn stirred(&self, keys: &mut Vec<u64>);
     /// Makes a parked stream a stream again; it need not have stirred.
     ///
@@ -156,7 +157,7 @@ pub trait Net: Clone + 'static {
     fn pipe(&self) -> io::Result<Pipe>;
     /// Runs a task on this core.
     fn spawn(&self, task: impl Future<Output = ()> + 'static);
-    /// Waits until the event loop has looked for completed operations again. Whoever can run by then goes first.
+    /// Waits until the event loop has looked for completed operations again: between the parts of a long piece of work.
     async fn next_turn(&self);
     /// How long the turns of the event loop were so far; a net without one has none.
     fn turns(&self) -> TurnTimes {

@@ -1,241 +1,23 @@
 //! The real net, on the ring and on epoll alike: monoio moves the bytes, libc does what monoio does not or does badly
 //! (accept in batches and close-on-exec, connect with a handle from the first instant, close without a submission).
-//!
-//! Every descriptor, TCP, Unix, eventfd or timerfd, is driven through monoio's `UnixStream`: it wraps any descriptor, and
-//! its operations never look at the family. So one type serves both families, and both drivers.
 
-use super::park::{Known, ParkingLot};
+use super::driven::Driven;
+use super::park::{self, Known};
 use super::pipe::Pipe;
-use super::turns;
+use super::turns::{self, Weight};
 use super::{Accepted, Handle, How, Net, Stream};
 use crate::event::TurnTimes;
 use crate::limits;
 use crate::route::Endpoint;
-use crate::worker::buffers::{Buf, Class};
-use monoio::buf::{IoBuf, IoBufMut};
-use monoio::io::{AsyncReadRent, AsyncWriteRent};
-use monoio::net::UnixStream;
+use crate::worker::buffers::Buf;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
-use std::cell::{Cell, UnsafeCell};
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
-use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
-
-/// The spare tail of a buffer, for a receive: written by the kernel, never zeroed before.
-struct Tail(Buf);
-
-// SAFETY: pointer and length name the spare capacity of a heap block that the wrapped buffer owns and that nothing can
-// reach while the operation owns the wrapper; moving the wrapper does not move the block.
-unsafe impl IoBufMut for Tail {
-    fn write_ptr(&mut self) -> *mut u8 {
-        self.0.vec().spare_capacity_mut().as_mut_ptr().cast()
-    }
-    fn bytes_total(&mut self) -> usize {
-        self.0.spare()
-    }
-    unsafe fn set_init(&mut self, n: usize) {
-        let bytes = self.0.vec();
-        let len = bytes.len() + n;
-        // SAFETY: the kernel has written `n` bytes behind the initialised ones, into at most the spare capacity.
-        unsafe { bytes.set_len(len) }
-    }
-}
-
-/// The filled bytes of a buffer, for a send.
-struct Filled(Buf);
-
-// SAFETY: as for `Tail`; the filled bytes are initialised.
-unsafe impl IoBuf for Filled {
-    fn read_ptr(&self) -> *const u8 {
-        self.0.filled().as_ptr()
-    }
-    fn bytes_init(&self) -> usize {
-        self.0.len()
-    }
-}
-
-/// A descriptor of this core's driver. Knows how many operations are under way, so that it can be closed with one plain
-/// close(2) when there is none: monoio's own drop costs a Close submission, and a cancel, and a heap cell.
-struct Driven {
-    io: ManuallyDrop<UnsafeCell<UnixStream>>,
-    /// Operations that were begun and whose futures have not ended. One dropped half-way stays counted for ever.
-    under_way: Cell<u32>,
-    /// Of a stream: whether the parking lot has it in its set.
-    known: Known,
-}
-
-impl Driven {
-    fn new(fd: OwnedFd) -> io::Result<Driven> {
-        let io = UnixStream::from_std(fd.into())?;
-        Ok(Driven { io: ManuallyDrop::new(UnsafeCell::new(io)), under_way: Cell::new(0), known: Known::No })
-    }
-
-    fn io(&self) -> &UnixStream {
-        // SAFETY: shared access; the exclusive borrows in `recv` and `send` last for one call that does not come back here.
-        unsafe { &*self.io.get() }
-    }
-
-    fn fd(&self) -> RawFd {
-        self.io().as_raw_fd()
-    }
-
-    fn begin(&self) {
-        self.under_way.set(self.under_way.get() + 1);
-    }
-
-    fn end(&self) {
-        self.under_way.set(self.under_way.get() - 1);
-    }
-
-    /// Takes the descriptor back from the driver. No operation may be under way.
-    fn into_fd(self) -> OwnedFd {
-        let mut driven = ManuallyDrop::new(self);
-        // SAFETY: as in `drop`, which does not follow.
-        let io = unsafe { ManuallyDrop::take(&mut driven.io) }.into_inner();
-        // SAFETY: `into_raw_fd` gives up the ownership of an open descriptor.
-        unsafe { OwnedFd::from_raw_fd(io.into_raw_fd()) }
-    }
-
-    // `readable` with `false`: the epoll driver answers the relaxed one from a stale flag and would spin.
-    async fn readable(&self) -> io::Result<()> {
-        self.begin();
-        let result = self.io().readable(false).await;
-        self.end();
-        result
-    }
-
-    async fn writable(&self) -> io::Result<()> {
-        self.begin();
-        let result = self.io().writable(false).await;
-        self.end();
-        result
-    }
-
-    /// An operation has ended: where the turn has no room for what follows from it, that waits for another.
-    async fn ended(&self, moved: &io::Result<usize>) {
-        if turns::spend(*moved.as_ref().unwrap_or(&0)) {
-            turns::next().await;
-        }
-    }
-
-    async fn recv(&self, buf: Buf) -> (io::Result<usize>, Buf) {
-        if buf.class() == Class::Large && turns::are_long() && !monoio::utils::is_legacy() {
-            return self.recv_large(buf).await;
-        }
-        self.recv_driven(buf).await
-    }
-
-    // A receive that waits in the ring is carried out before the ring gives the thread back, for however many have become
-    // ready: with large buffers that would be a quarter of a megabyte each. So where that has made turns long, it is readiness
-    // that is waited for, and the receive is a call within a turn that has room for it: a fifth more CPU time for 256 KiB.
-    async fn recv_large(&self, buf: Buf) -> (io::Result<usize>, Buf) {
-        let mut tail = Tail(buf);
-        let mut result = recv_now(self.fd(), &mut tail);
-        if would_block(&result) {
-            if let Err(error) = self.readable().await {
-                return (Err(error), tail.0);
-            }
-            self.ended(&Ok(0)).await;
-            result = recv_now(self.fd(), &mut tail);
-        }
-        if would_block(&result) {
-            return self.recv_driven(tail.0).await;
-        }
-        self.ended(&result).await;
-        (result, tail.0)
-    }
-
-    async fn recv_driven(&self, buf: Buf) -> (io::Result<usize>, Buf) {
-        self.begin();
-        // SAFETY: monoio asks for `&mut` only to keep two readers apart. The call clones the descriptor's count into the
-        // operation and the future it returns touches nothing of `self`; a send under way is in the same position.
-        let operation = unsafe { &mut *self.io.get() }.read(Tail(buf));
-        let (result, Tail(buf)) = operation.await;
-        self.end();
-        self.ended(&result).await;
-        (result, buf)
-    }
-
-    async fn send(&self, buf: Buf) -> (io::Result<usize>, Buf) {
-        self.begin();
-        // SAFETY: as in `recv`. monoio sends with MSG_NOSIGNAL.
-        let operation = unsafe { &mut *self.io.get() }.write(Filled(buf));
-        let (result, Filled(buf)) = operation.await;
-        self.end();
-        self.ended(&result).await;
-        (result, buf)
-    }
-
-    // Tries before it waits, as a body's bytes mostly are there. It waits once: a socket that is readable and still gives
-    // nothing has bytes that are not spliced (TCP urgent data), and would be readable for ever. And it waits for an empty
-    // pipe alone: any other may be full.
-    async fn fill(&self, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
-        let mut result = pipe.fill_from(self.fd(), most);
-        if would_block(&result) && pipe.is_empty() {
-            self.readable().await?;
-            result = pipe.fill_from(self.fd(), most);
-        }
-        self.ended(&result).await;
-        result
-    }
-
-    // Waits once, too: where the kernel lacks memory, a socket says that it has room and takes nothing.
-    async fn pour(&self, pipe: &mut Pipe) -> io::Result<usize> {
-        let mut result = pipe.pour_into(self.fd());
-        if would_block(&result) {
-            self.writable().await?;
-            result = pipe.pour_into(self.fd());
-        }
-        self.ended(&result).await;
-        result
-    }
-}
-
-/// Receives what is there, if anything is.
-fn recv_now(fd: RawFd, tail: &mut Tail) -> io::Result<usize> {
-    let (to, most) = (tail.write_ptr(), tail.bytes_total());
-    loop {
-        // SAFETY: pointer and length name the spare capacity of a buffer that is borrowed here.
-        let n = unsafe { libc::recv(fd, to.cast(), most, libc::MSG_DONTWAIT) };
-        if n >= 0 {
-            // SAFETY: so many bytes were written there.
-            unsafe { tail.set_init(n as usize) };
-            return Ok(n as usize);
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
-}
-
-fn would_block(result: &io::Result<usize>) -> bool {
-    result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-}
-
-impl AsFd for Driven {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the descriptor is open as long as `self` lives.
-        unsafe { BorrowedFd::borrow_raw(self.fd()) }
-    }
-}
-
-impl Drop for Driven {
-    fn drop(&mut self) {
-        // SAFETY: taken once, here or in `into_fd` after which there is no drop, and not touched afterwards.
-        let io = unsafe { ManuallyDrop::take(&mut self.io) }.into_inner();
-        // `into_raw_fd` panics while an operation shares the descriptor, which only one dropped half-way can do: then
-        // monoio cancels it and closes when the kernel is done with it.
-        if self.under_way.get() == 0 {
-            // SAFETY: `into_raw_fd` gives up the ownership of an open descriptor.
-            drop(unsafe { OwnedFd::from_raw_fd(io.into_raw_fd()) });
-        }
-    }
-}
 
 /// A TCP or Unix stream.
 pub struct OsStream(Driven);
@@ -249,7 +31,9 @@ impl OsStream {
 impl Stream for OsStream {
     async fn readable(&self) -> io::Result<()> {
         let result = self.0.readable().await;
-        self.0.ended(&Ok(0)).await;
+        if turns::spend(0) {
+            turns::next(Weight::Light).await;
+        }
         result
     }
 
@@ -330,9 +114,7 @@ pub struct Os(Rc<Core>);
 struct Core {
     timer: Driven,
     bell: Driven,
-    lot: ParkingLot,
-    /// The lot's own descriptor, to wait for.
-    lot_io: Driven,
+    lot: Driven,
     began_us: u64,
 }
 
@@ -340,9 +122,8 @@ impl Os {
     /// Starts the core's clock; the runtime must be running.
     pub(super) fn new(bell: &Bell) -> io::Result<Os> {
         let (timer, began_us) = second_timer()?;
-        let (lot, lot_io) = ParkingLot::new()?;
         let (timer, bell) = (Driven::new(timer)?, Driven::new(bell.0.try_clone()?)?);
-        let core = Core { timer, bell, lot, lot_io: Driven::new(lot_io)?, began_us };
+        let core = Core { timer, bell, lot: Driven::new(park::lot()?)?, began_us };
         Ok(Os(Rc::new(core)))
     }
 
@@ -410,12 +191,11 @@ impl Net for Os {
             // A listener on its way out is only emptied: its wake-up came already.
             if !listener.closing.get() {
                 listener.io.readable().await?;
-                listener.io.ended(&Ok(0)).await;
             }
             for _ in 0..limits::ACCEPT_BATCH {
                 match accept_one(listener.io.fd()) {
                     Ok((fd, peer)) => {
-                        // The listener has waited for its turn already.
+                        // Nothing to wait for: a batch of them ends this listener's part of the turn.
                         turns::spend(0);
                         out.push(Accepted { stream: OsStream::new(fd)?, peer });
                     }
@@ -488,16 +268,23 @@ impl Net for Os {
 
     fn park(&self, stream: OsStream, key: u64) -> Result<OwnedFd, OsStream> {
         // An operation that was dropped half-way still has the descriptor.
-        if stream.0.under_way.get() > 0 || self.0.lot.watch(&stream.0, stream.0.known, key).is_err() {
+        if stream.0.under_way.get() > 0 || park::watch(&self.0.lot, &stream.0, stream.0.known, key).is_err() {
             return Err(stream);
         }
         Ok(stream.0.into_fd())
     }
 
     async fn stirred(&self, keys: &mut Vec<u64>) {
-        while !self.0.lot.stirred(keys) {
+        // Those that were told before go first, with what they have received since.
+        if turns::spend(0) {
+            turns::next(Weight::Light).await;
+        }
+        while !park::stirred(&self.0.lot, keys) {
             // An epoll descriptor has no error to tell.
-            let _ = self.0.lot_io.readable().await;
+            let _ = self.0.lot.readable().await;
+        }
+        for _ in &*keys {
+            turns::spend(0);
         }
     }
 
@@ -516,7 +303,7 @@ impl Net for Os {
     }
 
     async fn next_turn(&self) {
-        turns::next().await;
+        turns::chore().await;
     }
 
     fn turns(&self) -> TurnTimes {
@@ -598,6 +385,8 @@ async fn count(counter: &Driven) {
     loop {
         // An error here can only be a passing want of memory in the kernel; the read below tells.
         let _ = counter.readable().await;
+        // Whoever stands in line can rely on the clock, too, to end a turn.
+        turns::spend(0);
         let mut taken = [0u8; 8];
         // SAFETY: eight writable bytes.
         if unsafe { libc::read(counter.fd(), taken.as_mut_ptr().cast(), taken.len()) } == 8 {

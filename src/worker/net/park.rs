@@ -16,43 +16,35 @@ pub(super) enum Known {
     No,
 }
 
-/// See the head of the file.
-#[derive(Debug)]
-pub(super) struct ParkingLot(OwnedFd);
+/// A new set.
+pub(super) fn lot() -> io::Result<OwnedFd> {
+    // SAFETY: a plain call.
+    owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })
+}
 
-impl ParkingLot {
-    /// A new set, and a second descriptor of it, which is readable when some of those in it are.
-    pub(super) fn new() -> io::Result<(ParkingLot, OwnedFd)> {
-        // SAFETY: a plain call.
-        let set = owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
-        let waited = set.try_clone()?;
-        Ok((ParkingLot(set), waited))
-    }
+/// Watches a descriptor for one event: bytes, the end of the stream, or an error.
+///
+/// # Errors
+/// The kernel lacks memory, or the user has as many watches as `fs.epoll.max_user_watches` allows.
+pub(super) fn watch(lot: &impl AsFd, stream: &impl AsFd, known: Known, key: u64) -> io::Result<()> {
+    let events = libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLONESHOT;
+    let mut event = libc::epoll_event { events: events as u32, u64: key };
+    let how = match known {
+        Known::Yes => libc::EPOLL_CTL_MOD,
+        Known::No => libc::EPOLL_CTL_ADD,
+    };
+    // SAFETY: one valid event, which the kernel copies.
+    let result = unsafe { libc::epoll_ctl(lot.as_fd().as_raw_fd(), how, stream.as_fd().as_raw_fd(), &mut event) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
 
-    /// Watches a descriptor for one event: bytes, the end of the stream, or an error.
-    ///
-    /// # Errors
-    /// The kernel lacks memory, or the user has as many watches as `fs.epoll.max_user_watches` allows.
-    pub(super) fn watch(&self, stream: &impl AsFd, known: Known, key: u64) -> io::Result<()> {
-        let events = libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLONESHOT;
-        let mut event = libc::epoll_event { events: events as u32, u64: key };
-        let how = match known {
-            Known::Yes => libc::EPOLL_CTL_MOD,
-            Known::No => libc::EPOLL_CTL_ADD,
-        };
-        // SAFETY: one valid event, which the kernel copies.
-        let result = unsafe { libc::epoll_ctl(self.0.as_raw_fd(), how, stream.as_fd().as_raw_fd(), &mut event) };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-    }
-
-    /// Appends the keys of those that have had their event, up to a bound; `false` if none has.
-    pub(super) fn stirred(&self, keys: &mut Vec<u64>) -> bool {
-        const NONE: libc::epoll_event = libc::epoll_event { events: 0, u64: 0 };
-        let mut events = [NONE; limits::UNPARK_BATCH];
-        // SAFETY: room for as many events as the call is told.
-        let n = unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), events.len() as libc::c_int, 0) };
-        let events = &events[..n.max(0) as usize];
-        keys.extend(events.iter().map(|event| event.u64));
-        !events.is_empty()
-    }
+/// Appends the keys of those that have had their event, up to a bound; `false` if none has.
+pub(super) fn stirred(lot: &impl AsFd, keys: &mut Vec<u64>) -> bool {
+    const NONE: libc::epoll_event = libc::epoll_event { events: 0, u64: 0 };
+    let mut events = [NONE; limits::UNPARK_BATCH];
+    // SAFETY: room for as many events as the call is told.
+    let n = unsafe { libc::epoll_wait(lot.as_fd().as_raw_fd(), events.as_mut_ptr(), events.len() as libc::c_int, 0) };
+    let events = &events[..n.max(0) as usize];
+    keys.extend(events.iter().map(|event| event.u64));
+    !events.is_empty()
 }

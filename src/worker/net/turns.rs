@@ -3,11 +3,12 @@
 //! A turn begins when the loop comes back from the kernel with what has completed, and ends when it goes there again. What
 //! completes meanwhile is not seen and, on the ring, what was sent meanwhile is not yet sent: so a turn is kept short,
 //! however many connections can go on at once. Each operation that ends costs something ([`spend`]), for what it lets the
-//! kernel do later; when `limits::TURN_BUDGET` is used up, or `limits::TURN_US` have passed, tasks wait for one of the next
-//! turns, first come first served ([`next`]).
+//! kernel do later; when `limits::TURN_BUDGET` is used up, or `limits::TURN_US` have passed, tasks stand in line for one of
+//! the next turns ([`next`]): those with little to do in one line, those with much in another, so that nobody has to wait
+//! until a hundred large bodies have got on.
 //!
-//! The runtime has no hook for this, but it polls its main future after the tasks of a turn if something has woken it. The
-//! first operation that ends in a turn does so ([`begin`]), and that poll ends the turn ([`watched`]).
+//! The runtime has no hook for this, but it polls its main future after the tasks of a turn if something has woken it. So
+//! that future does nothing but end turns ([`watched`]), and the first operation that ends in a turn wakes it ([`begin`]).
 
 use super::os::{clock_us, cpu_us};
 use crate::event::{TURN_BOUNDS_US, TurnTimes};
@@ -15,7 +16,7 @@ use crate::limits;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 /// No operation has ended in this turn.
@@ -26,10 +27,24 @@ const PORTION: i32 = 16 * limits::TURN_OPERATION;
 thread_local! {
     /// What is left of the portion that is being spent, or FRESH. By itself, since every operation looks at it.
     static LEFT: Cell<i32> = const { Cell::new(FRESH) };
-    /// Looks at the clock of the core until turns count as short again.
-    static LONG: Cell<u8> = const { Cell::new(0) };
     static TURNS: Turns = const { Turns::new() };
 }
+
+/// How much is behind an operation that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Weight {
+    Light,
+    Heavy,
+}
+
+impl Weight {
+    /// By the bytes that it moved.
+    pub(super) fn of(bytes: usize) -> Weight {
+        if bytes < limits::TURN_HEAVY { Weight::Light } else { Weight::Heavy }
+    }
+}
+
+type Line = VecDeque<(u64, Waker)>;
 
 /// One core's turns.
 struct Turns {
@@ -37,9 +52,16 @@ struct Turns {
     main: RefCell<Option<Waker>>,
     /// What is left of the turn's budget beside the portion that is being spent.
     budget: Cell<i32>,
-    /// Those that wait for a turn, and the number of those that did and have got theirs.
-    waiting: RefCell<VecDeque<Waker>>,
+    /// Those that wait for a turn with room, by [`Weight`]: in order, with the numbers that they took.
+    lines: [RefCell<Line>; 2],
+    /// The last number taken, and the last of those that this turn is open for.
+    latest: Cell<u64>,
     called: Cell<u64>,
+    /// Those that wait for the next turn, whatever room it has.
+    chores: RefCell<Vec<Waker>>,
+    turn: Cell<u64>,
+    /// How many all these are.
+    standing: Cell<usize>,
     meter: RefCell<Meter>,
 }
 
@@ -84,9 +106,6 @@ impl Meter {
         let bucket = TURN_BOUNDS_US.iter().position(|bound| us <= *bound).unwrap_or(TURN_BOUNDS_US.len());
         self.times.buckets[bucket] += 1;
         self.times.longest_us = self.times.longest_us.max(us);
-        if us > limits::TURN_LONG_US {
-            LONG.set(2);
-        }
     }
 }
 
@@ -95,37 +114,68 @@ impl Turns {
         Turns {
             main: RefCell::new(None),
             budget: Cell::new(0),
-            waiting: RefCell::new(VecDeque::new()),
+            lines: [const { RefCell::new(VecDeque::new()) }; 2],
+            latest: Cell::new(0),
             called: Cell::new(0),
+            chores: RefCell::new(Vec::new()),
+            turn: Cell::new(0),
+            standing: Cell::new(0),
             meter: RefCell::new(Meter::new()),
         }
     }
 
+    fn wake_main(&self) {
+        if let Some(main) = &*self.main.borrow() {
+            main.wake_by_ref();
+        }
+    }
+
+    /// Opens the next turn for all that stand in line, and wakes as many as can go on in it if they need little.
     fn end(&self) {
         LEFT.set(FRESH);
-        let mut waiting = self.waiting.borrow_mut();
-        let next = waiting.len().min(limits::TURN_CALLED);
-        self.called.set(self.called.get() + next as u64);
-        waiting.drain(..next).for_each(Waker::wake);
+        self.turn.set(self.turn.get() + 1);
+        if self.standing.get() > 0 {
+            self.call();
+        }
+    }
+
+    #[cold]
+    fn call(&self) {
+        self.standing.set(self.standing.get() - self.chores.borrow().len());
+        self.chores.borrow_mut().drain(..).for_each(Waker::wake);
+        self.called.set(self.latest.get());
+        let [light, heavy] = self.lines.each_ref().map(RefCell::borrow);
+        let (first, last) = (limits::TURN_HEAVY_FIRST, limits::TURN_HEAVY_LAST);
+        let called = heavy
+            .iter()
+            .take(first)
+            .chain(light.iter().take(limits::TURN_CALLED))
+            .chain(heavy.iter().skip(first).take(last));
+        called.for_each(|(_, waker)| waker.wake_by_ref());
     }
 }
 
-/// Runs the future that a runtime blocks on, so that turns have an end.
-pub(super) async fn watched<F: Future>(main: F) -> F::Output {
+/// Runs a core's future as a task, in a runtime's main future that ends the turns.
+pub(super) async fn watched<F: Future<Output: 'static> + 'static>(core: F) -> F::Output {
     TURNS.with(|turns| turns.meter.replace(Meter::new()));
-    let mut main = pin!(main);
+    let ended = Rc::new(Cell::new(None));
+    let output = ended.clone();
+    drop(monoio::spawn(async move {
+        output.set(Some(core.await));
+        TURNS.with(Turns::wake_main);
+    }));
     poll_fn(|cx| {
         TURNS.with(|turns| {
             turns.main.borrow_mut().get_or_insert_with(|| cx.waker().clone());
             turns.end();
         });
-        main.as_mut().poll(cx)
+        ended.take().map_or(Poll::Pending, Poll::Ready)
     })
     .await
 }
 
-/// Counts an operation that has ended, and the bytes it moved. `true`: the budget of this turn is used up, and whoever asked
-/// should wait for the [`next`] one.
+/// Counts an operation that has ended, and the bytes it copied. `true`: the budget of this turn is used up, and whatever
+/// comes next should wait for the [`next`] one.
 #[inline]
 pub(super) fn spend(bytes: usize) -> bool {
     LEFT.with(|left| {
@@ -139,17 +189,17 @@ pub(super) fn spend(bytes: usize) -> bool {
     })
 }
 
-/// A portion has been spent: whether that was the last one of this turn.
+/// A portion has been spent, and perhaps more: whether that was the last one of this turn.
 #[cold]
 fn is_over() -> bool {
     TURNS.with(|turns| {
-        let budget = turns.budget.get();
+        let budget = turns.budget.get() + LEFT.replace(0);
         let over = budget <= 0 || clock_us().saturating_sub(turns.meter.borrow().began_us) >= limits::TURN_US;
         if over {
             turns.budget.set(0);
         } else {
             turns.budget.set(budget - PORTION);
-            LEFT.set(LEFT.get() + PORTION);
+            LEFT.set(PORTION);
         }
         over
     })
@@ -159,52 +209,187 @@ fn is_over() -> bool {
 fn begin() -> i32 {
     TURNS.with(|turns| {
         turns.meter.borrow_mut().turn(clock_us(), cpu_us);
-        if let Some(main) = &*turns.main.borrow() {
-            main.wake_by_ref();
-        }
+        turns.wake_main();
         turns.budget.set(limits::TURN_BUDGET - PORTION);
     });
     PORTION
 }
 
-/// Waits for a later turn: the next, unless too many wait already.
+/// A place in a line of those that wait: its number, 0 before it is taken and after it is left.
+struct Place {
+    number: u64,
+    weight: Weight,
+}
+
+impl Place {
+    fn poll(&mut self, turns: &Turns, waker: &Waker) -> Poll<()> {
+        if self.number == 0 {
+            self.number = turns.latest.get() + 1;
+            turns.latest.set(self.number);
+            turns.lines[self.weight as usize].borrow_mut().push_back((self.number, waker.clone()));
+            turns.standing.set(turns.standing.get() + 1);
+            // Somebody has to end this turn, even if no operation ends in it.
+            spend(0);
+            return Poll::Pending;
+        }
+        if spend(0) || self.number > turns.called.get() {
+            self.entry(turns, |line, at| line[at].1.clone_from(waker));
+            return Poll::Pending;
+        }
+        self.leave(turns);
+        Poll::Ready(())
+    }
+
+    fn entry(&self, turns: &Turns, change: impl FnOnce(&mut Line, usize)) {
+        let mut line = turns.lines[self.weight as usize].borrow_mut();
+        if let Ok(at) = line.binary_search_by_key(&self.number, |(number, _)| *number) {
+            change(&mut line, at);
+        }
+    }
+
+    fn leave(&mut self, turns: &Turns) {
+        self.entry(turns, |line, at| drop(line.remove(at)));
+        turns.standing.set(turns.standing.get() - 1);
+        self.number = 0;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.number != 0 {
+            TURNS.with(|turns| self.leave(turns));
+        }
+    }
+}
+
+/// Waits for a turn that has room, after those who came before to the same line.
 #[cold]
-pub(super) async fn next() {
-    let mut number = None;
+pub(super) async fn next(weight: Weight) {
+    let mut place = Place { number: 0, weight };
+    poll_fn(|cx| TURNS.with(|turns| place.poll(turns, cx.waker()))).await
+}
+
+/// Waits for the next turn, whatever room it has: for what the core has to do, not for what its clients want.
+pub(super) async fn chore() {
+    let mut came = None;
     poll_fn(|cx| {
         TURNS.with(|turns| {
-            if let Some(number) = number {
-                if number >= turns.called.get() {
-                    return Poll::Pending;
-                }
-                spend(0);
+            let now = turns.turn.get();
+            if *came.get_or_insert(now) != now {
                 return Poll::Ready(());
             }
-            // Somebody has to end this turn, even if nothing else comes to its end in it.
+            turns.chores.borrow_mut().push(cx.waker().clone());
+            turns.standing.set(turns.standing.get() + 1);
             spend(0);
-            let mut waiting = turns.waiting.borrow_mut();
-            number = Some(turns.called.get() + waiting.len() as u64);
-            waiting.push_back(cx.waker().clone());
             Poll::Pending
         })
     })
     .await
 }
 
-/// Whether there was a long turn lately: then what can be done to shorten them is worth its price.
-pub(super) fn are_long() -> bool {
-    LONG.get() > 0
-}
-
 /// How long the turns of this thread's core were so far; to be asked once a tick.
 pub(super) fn times() -> TurnTimes {
-    LONG.set(LONG.get().saturating_sub(1));
     TURNS.with(|turns| turns.meter.borrow().times)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::{Arc, Mutex};
+    use std::task::{Context, Wake};
+
+    /// Wakes by writing its number into a list.
+    struct Bell(usize, Arc<Mutex<Vec<usize>>>);
+
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.1.lock().unwrap().push(self.0);
+        }
+    }
+
+    /// Futures that wait for their turn, and who of them was called.
+    #[derive(Default)]
+    struct Crowd {
+        waiting: Vec<Option<std::pin::Pin<Box<dyn Future<Output = ()>>>>>,
+        called: Arc<Mutex<Vec<usize>>>,
+    }
+
+    impl Crowd {
+        fn come(&mut self, future: impl Future<Output = ()> + 'static) {
+            self.waiting.push(Some(Box::pin(future)));
+            assert!(!self.polled(self.waiting.len() - 1));
+        }
+
+        /// Whether it goes on.
+        fn polled(&mut self, who: usize) -> bool {
+            let waker = Waker::from(Arc::new(Bell(who, self.called.clone())));
+            let Some(future) = &mut self.waiting[who] else { return false };
+            let on = future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
+            if on {
+                self.waiting[who] = None;
+            }
+            on
+        }
+
+        /// Ends the turn: those who are called in the next one, and those of them who go on.
+        fn turn(&mut self) -> (Vec<usize>, Vec<usize>) {
+            TURNS.with(Turns::end);
+            let called = std::mem::take(&mut *self.called.lock().unwrap());
+            (called.clone(), called.into_iter().filter(|who| self.polled(*who)).collect())
+        }
+    }
+
+    #[test]
+    fn who_waits_goes_on_in_order_as_far_as_there_is_room() {
+        let mut crowd = Crowd::default();
+        (0..400).for_each(|_| crowd.come(next(Weight::Light)));
+        // One gives up.
+        crowd.waiting[3] = None;
+        let (called, first) = crowd.turn();
+        assert_eq!(called.len(), limits::TURN_CALLED);
+        assert!(first.len() > 100 && first[..4] == [0, 1, 2, 4], "{first:?}");
+        // Who found no room is first in the next turn.
+        let (_, second) = crowd.turn();
+        assert_eq!(second.first(), Some(&(first.last().unwrap() + 1)));
+        // Whoever comes now waits for the next turn, also if nobody is before him.
+        while !crowd.turn().0.is_empty() {}
+        crowd.come(next(Weight::Light));
+        assert!(!crowd.polled(400));
+        assert_eq!(crowd.turn(), (vec![400], vec![400]));
+        assert_eq!(TURNS.with(|turns| turns.standing.get()), 0);
+    }
+
+    #[test]
+    fn large_bodies_hold_up_nobody_and_get_on() {
+        let mut crowd = Crowd::default();
+        (0..20).for_each(|_| crowd.come(next(Weight::Heavy)));
+        (20..23).for_each(|_| crowd.come(next(Weight::Light)));
+        crowd.come(chore());
+        let (called, _) = crowd.turn();
+        assert_eq!(called, [23, 0, 1, 20, 21, 22, 2, 3, 4, 5, 6, 7]);
+        // A quarter of a megabyte each: after a few there is no room for another, but the next turn begins with two.
+        crowd.turn();
+        let mut on = 0;
+        TURNS.with(Turns::end);
+        let called = std::mem::take(&mut *crowd.called.lock().unwrap());
+        for who in called {
+            if crowd.polled(who) {
+                spend(256 * 1024);
+                on += 1;
+            }
+        }
+        assert!((2..=5).contains(&on), "{on}");
+    }
+
+    #[test]
+    fn a_chore_waits_for_one_turn_and_no_room() {
+        let mut crowd = Crowd::default();
+        crowd.come(chore());
+        assert!(!crowd.polled(0));
+        TURNS.with(Turns::end);
+        while !spend(1 << 20) {}
+        assert!(crowd.polled(0));
+    }
 
     fn times(turns: &[(u64, u64)]) -> TurnTimes {
         let mut meter = Meter::new();

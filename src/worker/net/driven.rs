@@ -1,0 +1,289 @@
+//! A descriptor of a core's driver, and the operations on it: the ring's or epoll's by way of monoio, and plain calls where
+//! those keep a turn of the event loop short.
+//!
+//! Every descriptor, TCP, Unix, eventfd or timerfd, is driven through monoio's `UnixStream`: it wraps any descriptor, and
+//! its operations never look at the family. So one type serves both families, and both drivers.
+
+use super::park::Known;
+use super::pipe::Pipe;
+use super::turns::{self, Weight};
+use crate::limits;
+use crate::worker::buffers::{Buf, Class};
+use monoio::buf::{IoBuf, IoBufMut};
+use monoio::io::{AsyncReadRent, AsyncWriteRent};
+use monoio::net::UnixStream;
+use std::cell::{Cell, UnsafeCell};
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+
+/// The spare tail of a buffer, for a receive: written by the kernel, never zeroed before.
+struct Tail(Buf);
+
+// SAFETY: pointer and length name the spare capacity of a heap block that the wrapped buffer owns and that nothing can
+// reach while the operation owns the wrapper; moving the wrapper does not move the block.
+unsafe impl IoBufMut for Tail {
+    fn write_ptr(&mut self) -> *mut u8 {
+        self.0.vec().spare_capacity_mut().as_mut_ptr().cast()
+    }
+    fn bytes_total(&mut self) -> usize {
+        self.0.spare()
+    }
+    unsafe fn set_init(&mut self, n: usize) {
+        let bytes = self.0.vec();
+        let len = bytes.len() + n;
+        // SAFETY: the kernel has written `n` bytes behind the initialised ones, into at most the spare capacity.
+        unsafe { bytes.set_len(len) }
+    }
+}
+
+/// The filled bytes of a buffer, for a send.
+struct Filled(Buf);
+
+// SAFETY: as for `Tail`; the filled bytes are initialised.
+unsafe impl IoBuf for Filled {
+    fn read_ptr(&self) -> *const u8 {
+        self.0.filled().as_ptr()
+    }
+    fn bytes_init(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// A descriptor of this core's driver. Knows how many operations are under way, so that it can be closed with one plain
+/// close(2) when there is none: monoio's own drop costs a Close submission, and a cancel, and a heap cell.
+pub(super) struct Driven {
+    io: ManuallyDrop<UnsafeCell<UnixStream>>,
+    /// Operations that were begun and whose futures have not ended. One dropped half-way stays counted for ever.
+    pub(super) under_way: Cell<u32>,
+    /// Of a stream: whether the parking lot has it in its set.
+    pub(super) known: Known,
+}
+
+impl Driven {
+    pub(super) fn new(fd: OwnedFd) -> io::Result<Driven> {
+        let io = UnixStream::from_std(fd.into())?;
+        Ok(Driven { io: ManuallyDrop::new(UnsafeCell::new(io)), under_way: Cell::new(0), known: Known::No })
+    }
+
+    fn io(&self) -> &UnixStream {
+        // SAFETY: shared access; the exclusive borrows in `recv` and `send` last for one call that does not come back here.
+        unsafe { &*self.io.get() }
+    }
+
+    pub(super) fn fd(&self) -> RawFd {
+        self.io().as_raw_fd()
+    }
+
+    fn begin(&self) {
+        self.under_way.set(self.under_way.get() + 1);
+    }
+
+    fn end(&self) {
+        self.under_way.set(self.under_way.get() - 1);
+    }
+
+    /// Takes the descriptor back from the driver. No operation may be under way.
+    pub(super) fn into_fd(self) -> OwnedFd {
+        let mut driven = ManuallyDrop::new(self);
+        // SAFETY: as in `drop`, which does not follow.
+        let io = unsafe { ManuallyDrop::take(&mut driven.io) }.into_inner();
+        // SAFETY: `into_raw_fd` gives up the ownership of an open descriptor.
+        unsafe { OwnedFd::from_raw_fd(io.into_raw_fd()) }
+    }
+
+    // `readable` with `false`: the epoll driver answers the relaxed one from a stale flag and would spin.
+    pub(super) async fn readable(&self) -> io::Result<()> {
+        self.begin();
+        let result = self.io().readable(false).await;
+        self.end();
+        result
+    }
+
+    pub(super) async fn writable(&self) -> io::Result<()> {
+        self.begin();
+        let result = self.io().writable(false).await;
+        self.end();
+        result
+    }
+
+    pub(super) async fn recv(&self, buf: Buf) -> (io::Result<usize>, Buf) {
+        if buf.class() == Class::Small {
+            return self.recv_driven(buf).await;
+        }
+        // A receive that waits in the driver is carried out as soon as there are bytes, for however many have become ready:
+        // with large buffers that is a quarter of a megabyte each.
+        if let Some(_one) = LargeReceive::begin() {
+            return self.recv_driven(buf).await;
+        }
+        self.recv_in_turn(buf).await
+    }
+
+    // Readiness is waited for, and the receive is a call within a turn that has room for it: a fifth more CPU time for 256 KiB.
+    async fn recv_in_turn(&self, buf: Buf) -> (io::Result<usize>, Buf) {
+        let mut tail = Tail(buf);
+        let mut result = recv_now(self.fd(), &mut tail);
+        if would_block(&result) {
+            if let Err(error) = self.readable().await {
+                return (Err(error), tail.0);
+            }
+            if turns::spend(0) {
+                turns::next(Weight::Heavy).await;
+            }
+            result = recv_now(self.fd(), &mut tail);
+        }
+        if would_block(&result) {
+            return self.recv_driven(tail.0).await;
+        }
+        if let Some(weight) = spent(&result) {
+            turns::next(weight).await;
+        }
+        (result, tail.0)
+    }
+
+    async fn recv_driven(&self, buf: Buf) -> (io::Result<usize>, Buf) {
+        self.begin();
+        // SAFETY: monoio asks for `&mut` only to keep two readers apart. The call clones the descriptor's count into the
+        // operation and the future it returns touches nothing of `self`; a send under way is in the same position.
+        let operation = unsafe { &mut *self.io.get() }.read(Tail(buf));
+        let (result, Tail(buf)) = operation.await;
+        self.end();
+        if let Some(weight) = spent(&result) {
+            turns::next(weight).await;
+        }
+        (result, buf)
+    }
+
+    pub(super) async fn send(&self, buf: Buf) -> (io::Result<usize>, Buf) {
+        // The ring carries out what it is given when this turn has ended. What is large is sent within it, so that the turn
+        // knows what it took.
+        if buf.len() >= limits::TURN_HEAVY {
+            let result = send_now(self.fd(), buf.filled());
+            if !would_block(&result) {
+                if let Some(weight) = spent(&result) {
+                    turns::next(weight).await;
+                }
+                return (result, buf);
+            }
+        }
+        self.begin();
+        // SAFETY: as in `recv`. monoio sends with MSG_NOSIGNAL.
+        let operation = unsafe { &mut *self.io.get() }.write(Filled(buf));
+        let (result, Filled(buf)) = operation.await;
+        self.end();
+        if let Some(weight) = spent(&result) {
+            turns::next(weight).await;
+        }
+        (result, buf)
+    }
+
+    async fn spliced(&self, result: &io::Result<usize>) {
+        let n = *result.as_ref().unwrap_or(&0);
+        if turns::spend(n / limits::SPLICE_CHEAPER) {
+            turns::next(Weight::of(n)).await;
+        }
+    }
+
+    // Tries before it waits, as a body's bytes mostly are there. It waits once: a socket that is readable and still gives
+    // nothing has bytes that are not spliced (TCP urgent data), and would be readable for ever. And it waits for an empty
+    // pipe alone: any other may be full.
+    pub(super) async fn fill(&self, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
+        let mut result = pipe.fill_from(self.fd(), most);
+        if would_block(&result) && pipe.is_empty() {
+            self.readable().await?;
+            result = pipe.fill_from(self.fd(), most);
+        }
+        self.spliced(&result).await;
+        result
+    }
+
+    // Waits once, too: where the kernel lacks memory, a socket says that it has room and takes nothing.
+    pub(super) async fn pour(&self, pipe: &mut Pipe) -> io::Result<usize> {
+        let mut result = pipe.pour_into(self.fd());
+        if would_block(&result) {
+            self.writable().await?;
+            result = pipe.pour_into(self.fd());
+        }
+        self.spliced(&result).await;
+        result
+    }
+}
+
+thread_local! {
+    /// Receives into large buffers that this core's driver has.
+    static LARGE_RECEIVES: Cell<usize> = const { Cell::new(0) };
+}
+
+/// One of them; there are `limits::LARGE_RECEIVES` at most.
+struct LargeReceive;
+
+impl LargeReceive {
+    fn begin() -> Option<LargeReceive> {
+        let n = LARGE_RECEIVES.get();
+        (n < limits::LARGE_RECEIVES).then(|| {
+            LARGE_RECEIVES.set(n + 1);
+            LargeReceive
+        })
+    }
+}
+
+impl Drop for LargeReceive {
+    fn drop(&mut self) {
+        LARGE_RECEIVES.set(LARGE_RECEIVES.get() - 1);
+    }
+}
+
+/// An operation has ended, which copied bytes: how much is behind it, if that has to wait for another turn.
+fn spent(result: &io::Result<usize>) -> Option<Weight> {
+    let n = *result.as_ref().unwrap_or(&0);
+    turns::spend(n).then(|| Weight::of(n))
+}
+
+/// Receives what is there, if anything is.
+fn recv_now(fd: RawFd, tail: &mut Tail) -> io::Result<usize> {
+    let (to, most) = (tail.write_ptr(), tail.bytes_total());
+    loop {
+        // SAFETY: pointer and length name the spare capacity of a buffer that is borrowed here.
+        let n = unsafe { libc::recv(fd, to.cast(), most, libc::MSG_DONTWAIT) };
+        if n >= 0 {
+            // SAFETY: so many bytes were written there.
+            unsafe { tail.set_init(n as usize) };
+            return Ok(n as usize);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// Sends what there is room for, if there is any.
+fn send_now(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    // SAFETY: pointer and length are those of a slice.
+    let n = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+    if n >= 0 { Ok(n as usize) } else { Err(io::Error::last_os_error()) }
+}
+
+fn would_block(result: &io::Result<usize>) -> bool {
+    result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
+
+impl AsFd for Driven {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is open as long as `self` lives.
+        unsafe { BorrowedFd::borrow_raw(self.fd()) }
+    }
+}
+
+impl Drop for Driven {
+    fn drop(&mut self) {
+        // SAFETY: taken once, here or in `into_fd` after which there is no drop, and not touched afterwards.
+        let io = unsafe { ManuallyDrop::take(&mut self.io) }.into_inner();
+        // `into_raw_fd` panics while an operation shares the descriptor, which only one dropped half-way can do: then
+        // monoio cancels it and closes when the kernel is done with it.
+        if self.under_way.get() == 0 {
+            // SAFETY: `into_raw_fd` gives up the ownership of an open descriptor.
+            drop(unsafe { OwnedFd::from_raw_fd(io.into_raw_fd()) });
+        }
+    }
+}
