@@ -42,9 +42,8 @@ pub const PIPE_BYTES: usize = 256 * 1024;
 pub const PIPE_BYTES_MIN: usize = 64 * 1024;
 /// Bytes that go into a pipe at once.
 pub const PIPE_FILL_MAX: u64 = 1024 * 1024;
-/// Bytes of a body still to come from which on they are spliced and not copied. At 256 KiB splicing was measured dearer than
-/// copying on a quiet machine (1.5 against 1.0 of nginx), and cheaper on a busy one.
-pub const SPLICE_FROM: u64 = 1024 * 1024;
+/// Bytes of a body still to come from which on they are spliced and not copied.
+pub const SPLICE_FROM: u64 = 128 * 1024;
 
 /// Connections taken from one listener in one turn.
 pub const ACCEPT_BATCH: usize = 64;

@@ -309,6 +309,12 @@ impl Supervisor {
                 // What the cells say of the time in which it was out does not count.
                 self.settle(*id, now);
             }
+            if self.is_in_maintenance(*id)
+                && let Some(entry) = self.entries.get_mut(id)
+            {
+                // Nobody probes it from here on, and what comes back may be another program: rows of probes begin anew.
+                entry.health.forget_probes();
+            }
             self.refresh(*id);
         }
         let mut notes = Vec::new();
@@ -372,6 +378,7 @@ mod tests {
     use super::*;
     use crate::limits::WEIGHT_ONE;
     use crate::route::health::Standing::{Down, Drain, Maint, Up};
+    use crate::route::health_policy::Check;
 
     fn whose(seconds: Option<u64>) -> Whose {
         Whose { who: "me".into(), why: Some("a test".into()), unix: 1_000, seconds }
@@ -439,6 +446,47 @@ mod tests {
         reload(&mut s, plan(&[("app", &[("a", "10.0.0.1:80")])]), 131_000);
         reload(&mut s, two(), 132_000);
         assert_eq!(published(&s), [Up, Up]);
+    }
+
+    #[test]
+    fn probes_before_a_maintenance_do_not_count_behind_it() {
+        let mut checked = two();
+        for cluster in checked.clusters.values_mut() {
+            cluster.policy.health.check = Some(Check { interval: 10, rise: 2, fall: 2 });
+        }
+        let mut s = begin(checked);
+        fail(&mut s, "a", 0);
+        // The next probe of `a` finds this; those of `b` are good. Returns when it was.
+        let probe = |s: &mut Supervisor, mut now: u64, verdict: Result<String, String>| {
+            let a = s.snapshot().table.clusters()[0].backends[0].endpoint.clone();
+            loop {
+                now += 1_000;
+                assert!(now < 1_000_000, "it is probed");
+                let mut seen = false;
+                for action in s.tick(now) {
+                    let Action::Probe(probe) = action else { continue };
+                    let of_a = probe.endpoint == a;
+                    s.probe_result(probe.id, if of_a { verdict.clone() } else { Ok("200".into()) }, now);
+                    seen |= of_a;
+                }
+                if seen {
+                    return now;
+                }
+            }
+        };
+        let mut now = 40_000;
+        let (well, ill) = (Ok("200".to_owned()), Err("refused".to_owned()));
+        for (found, before, after) in [(&well, [Down, Up], [Up, Up]), (&ill, [Up, Up], [Down, Up])] {
+            now = probe(&mut s, now, found.clone());
+            say(&mut s, "a", Wish::Maint, Some(60), now);
+            now += 60_000;
+            s.tick(now);
+            assert_eq!(published(&s), before, "as health left it");
+            now = probe(&mut s, now, found.clone());
+            assert_eq!(published(&s), before, "the first of two");
+            now = probe(&mut s, now, found.clone());
+            assert_eq!(published(&s), after);
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! Random reports, probes, answers of names and reloads over a fake clock, against a second, simpler bookkeeping of what
-//! is allowed. `SEED=n cargo test simulation` runs one seed alone.
+//! Random reports, probes, answers of names, reloads and operators' words over a fake clock, against a second, simpler
+//! bookkeeping of what is allowed. `SEED=n cargo test simulation` runs one seed alone.
 
 use super::tests::{CORES, plan};
 use super::*;
+use crate::config::orders::Wish;
 use crate::limits::PROBE_LOST_MS;
 use crate::route::health_policy::{Check, FailureRate, HealthPolicy, ProbeRequest};
 use crate::route::table::OnTimeout;
@@ -61,6 +62,15 @@ struct Model {
     /// The verdict that is being told.
     verdict: Option<(ProbeKey, bool)>,
     flips: usize,
+    /// What operators have said and did not take back, and when it ends: by name of cluster and backend.
+    words: BTreeMap<(String, String), Words>,
+    pauses: BTreeMap<String, u64>,
+    /// Out by an operator's word as last published: what health does meanwhile is not seen.
+    out: BTreeSet<BackendId>,
+    /// Words have come or gone just now, and what is published of them may be on its way.
+    moved: bool,
+    said: usize,
+    ended: usize,
     /// Down when the last of their cluster that was up failed, or another's: probed before their time perhaps.
     hastened: BTreeSet<ProbeKey>,
     probed: usize,
@@ -70,7 +80,72 @@ struct Model {
     reloads: usize,
 }
 
+/// Words about one backend: what it is, and until when. Those without an end have it at the end of time.
+#[derive(Clone, Debug, Default)]
+struct Words {
+    standing: Option<(health::Standing, u64)>,
+    weight: Option<(u32, u64)>,
+}
+
+impl Words {
+    fn count(&self) -> usize {
+        usize::from(self.standing.is_some()) + usize::from(self.weight.is_some())
+    }
+}
+
 impl Model {
+    /// What operators say of an endpoint that the config gives this weight.
+    fn said_of(&self, name: &Name, weight: u32) -> (Option<health::Standing>, u32) {
+        let words = self.words.get(&(name.0.clone(), name.1.clone())).cloned().unwrap_or_default();
+        (words.standing.map(|(standing, _)| standing), words.weight.map_or(weight, |(weight, _)| weight))
+    }
+
+    /// A tick: words and pauses whose time is over are forgotten.
+    fn expire(&mut self, now: u64) {
+        let before = (self.words.values().map(Words::count).sum::<usize>(), self.pauses.len());
+        self.words.retain(|_, words| {
+            words.standing.take_if(|(_, until)| *until <= now);
+            words.weight.take_if(|(_, until)| *until <= now);
+            words.count() > 0
+        });
+        self.pauses.retain(|_, until| *until > now);
+        let after = (self.words.values().map(Words::count).sum::<usize>(), self.pauses.len());
+        self.ended += before.0 - after.0 + before.1 - after.1;
+        self.moved |= before != after;
+    }
+
+    /// Words go with what they are about.
+    fn keep_words_of(&mut self, plan: &Plan) {
+        let has = |(cluster, backend): &(String, String)| {
+            plan.clusters.get(cluster).is_some_and(|c| c.backends.iter().any(|b| b.name == *backend))
+        };
+        self.words.retain(|name, _| has(name));
+        self.pauses.retain(|cluster, _| plan.clusters.contains_key(cluster));
+    }
+
+    /// When nothing is on its way: what is published is what operators said.
+    fn obeyed(&mut self, snapshot: &Snapshot) {
+        self.moved = false;
+        let mut paused = Vec::new();
+        for cluster in snapshot.table.clusters() {
+            if self.pauses.contains_key(&cluster.name) {
+                paused.push(cluster.id);
+            }
+            for (backend, state) in cluster.backends.iter().zip(&snapshot.states[cluster.first_state..]) {
+                let name = (cluster.name.clone(), backend.name.clone(), backend.endpoint.clone());
+                match self.said_of(&name, backend.weight).0 {
+                    Some(standing) => assert_eq!(state.standing, standing, "the operator's word goes before health"),
+                    None => assert!(
+                        matches!(state.standing, health::Standing::Up | health::Standing::Down),
+                        "nobody is out without a word: {name:?}"
+                    ),
+                }
+            }
+        }
+        paused.sort();
+        assert_eq!(snapshot.paused[..], paused, "who is paused: {:?}", self.pauses);
+    }
+
     fn policy(&self, id: BackendId) -> (&HealthPolicy, bool) {
         let name = self.owners[&id].0.as_str();
         (&self.policies[name], name == FICKLE)
@@ -89,7 +164,7 @@ impl Model {
         let mut present = BTreeMap::new();
         for cluster in snapshot.table.clusters() {
             let states = &snapshot.states[cluster.first_state..cluster.first_state + cluster.backends.len()];
-            assert!(states.is_empty() || states.iter().any(|s| s.is_up()), "one of a cluster is up");
+            let (mut out, mut unproved) = (true, false);
             for (backend, state) in cluster.backends.iter().zip(states) {
                 let name = (cluster.name.clone(), backend.name.clone(), backend.endpoint.clone());
                 let owner = self.owners.entry(backend.id).or_insert_with(|| name.clone());
@@ -98,18 +173,46 @@ impl Model {
                     assert_eq!(*id, backend.id, "what stays keeps its number");
                 } else {
                     assert!(reload, "a flip brings nothing new");
-                    assert_eq!(*state, State::up(backend.weight), "new ones are up, with all of their weight");
+                    let (standing, weight) = self.said_of(&name, backend.weight);
+                    let fresh = State::new(standing.unwrap_or(health::Standing::Up), weight);
+                    assert_eq!(
+                        *state, fresh,
+                        "new ones are up, with all of their weight, unless an operator says otherwise"
+                    );
                 }
-                self.flipped(backend.id, state.standing, reload, now);
-                self.weighed(backend.id, *state, State::up(backend.weight).weight, now);
+                let (standing, weight) = self.said_of(&name, backend.weight);
+                out &= standing.is_some();
+                unproved |= self.flipped(backend.id, state.standing, reload, now);
+                if !self.moved {
+                    self.weighed(backend.id, *state, State::up(weight).weight, now);
+                }
                 assert!(present.insert(name, backend.id).is_none());
             }
+            let up = states.iter().filter(|s| s.is_up()).count();
+            assert!(up > 0 || out || self.moved, "one of those that operators let serve is up");
+            assert!(!unproved || up == 1, "only who is the last one comes up without a probe");
         }
         self.down.retain(|id, _| present.values().any(|p| p == id));
         self.present = present;
     }
 
-    fn flipped(&mut self, id: BackendId, state: health::Standing, reload: bool, now: u64) {
+    /// Whether it came up without having proved itself.
+    fn flipped(&mut self, id: BackendId, state: health::Standing, reload: bool, now: u64) -> bool {
+        if matches!(state, health::Standing::Drain | health::Standing::Maint) {
+            self.out.insert(id);
+            return false;
+        }
+        if self.out.remove(&id) {
+            // Whatever health did while nobody could see it.
+            self.hastened.insert(self.key(id));
+            if state == health::Standing::Down {
+                self.down.entry(id).or_insert(now);
+            } else {
+                self.down.remove(&id);
+                self.came_up.insert(id, now);
+            }
+            return false;
+        }
         let told = self.verdict.as_ref().filter(|(key, _)| *key == self.key(id)).map(|(_, good)| *good);
         let (policy, _) = self.policy(id);
         let (rise, fall) = policy.check.map_or((1, u32::MAX), |c| (c.rise, c.fall));
@@ -125,20 +228,23 @@ impl Model {
                 self.flips += 1;
             }
             (true, health::Standing::Up) => {
-                assert!(reload || (told == Some(true) && good >= rise), "up again after so many good probes: {good}");
+                let proved = told == Some(true) && good >= rise;
+                assert!(proved || reload || self.moved, "up again after so many good probes: {good}");
                 self.down.remove(&id);
                 if !reload {
                     self.came_up.insert(id, now);
                 }
+                return !proved;
             }
             _ => {}
         }
+        false
     }
 
     fn weighed(&mut self, id: BackendId, state: State, full: u32, now: u64) {
-        if !state.is_up() {
+        if state.standing == health::Standing::Down {
             assert_eq!(state.weight, full, "what is down has no slow start");
-        } else if state.weight < full {
+        } else if state.is_up() && state.weight < full {
             let (policy, fickle) = self.policy(id);
             let since = now - self.came_up[&id];
             assert!(state.weight >= full / 10, "a tenth at least");
@@ -169,7 +275,12 @@ impl Model {
                         self.down.insert(id, now);
                     }
                 }
-                Action::Rest { .. } => {}
+                Action::Rest { backends, rests } => {
+                    for id in backends {
+                        let name = &self.owners[&id];
+                        assert_eq!(self.said_of(name, 1).0.is_some(), rests, "who rests was taken out: {name:?}");
+                    }
+                }
                 Action::Stop { .. } => panic!("nobody drains"),
             }
         }
@@ -184,13 +295,15 @@ impl Model {
             }
             !lost
         });
-        let wants = |id: &BackendId| self.key(*id) == key && (key.2.is_some() || self.down.contains_key(id));
+        let unseen = |id: &BackendId| self.out.contains(id);
+        let wants =
+            |id: &BackendId| self.key(*id) == key && (key.2.is_some() || self.down.contains_key(id) || unseen(id));
         let mine: Vec<BackendId> = self.present.values().copied().filter(|id| wants(id)).collect();
         assert!(!mine.is_empty(), "nobody is probed for nothing");
         assert!(key.0 == probe.endpoint && key.1 == probe.spec, "a probe is what its prober is for");
         assert!(self.running.values().all(|(other, _)| *other != key), "one at a time for each way to probe");
         self.shared += usize::from(mine.len() > 1);
-        let steady = mine.iter().all(|id| !self.policy(*id).1);
+        let steady = mine.iter().all(|id| !self.policy(*id).1 && !unseen(id));
         let hastened = self.hastened.contains(&key);
         let idle = mine.iter().all(|id| !self.down.contains_key(id)) && !hastened;
         // A prober that a reload dropped, and another one brought back, begins anew.
@@ -296,6 +409,63 @@ fn traffic(supervisor: &mut Supervisor, dice: &mut Dice, now: u64) -> Vec<Action
     if dice.roll(50) == 0 { supervisor.look_at_all(now) } else { supervisor.look(*id, now) }
 }
 
+impl Model {
+    /// An operator takes somebody out, or back, gives another weight, pauses or resumes.
+    fn word(&mut self, supervisor: &mut Supervisor, dice: &mut Dice, now: u64) {
+        let names: Vec<Name> = self.present.keys().cloned().collect();
+        if names.is_empty() {
+            return;
+        }
+        let (cluster, backend, _) = names[dice.roll(names.len() as u64) as usize].clone();
+        let seconds = (dice.roll(3) > 0).then(|| 1 + dice.roll(60));
+        let until = seconds.map_or(u64::MAX, |seconds| now + seconds * 1000);
+        let whose = Whose { who: "sim".into(), why: None, unix: 1_000, seconds };
+        let words = self.words.entry((cluster.clone(), backend.clone())).or_default();
+        let wish = match dice.roll(8) {
+            0 | 1 => {
+                words.standing = Some((health::Standing::Drain, until));
+                Wish::Drain
+            }
+            2 => {
+                words.standing = Some((health::Standing::Maint, until));
+                Wish::Maint
+            }
+            3 => {
+                let weight = 1 + dice.roll(9) as u32;
+                words.weight = Some((weight, until));
+                Wish::Weight(weight)
+            }
+            4 | 5 => {
+                *words = Words::default();
+                Wish::Up
+            }
+            _ => {
+                let done = match self.pauses.remove(&cluster) {
+                    Some(_) => supervisor.resume(&cluster),
+                    None => {
+                        let seconds = 1 + dice.roll(20);
+                        self.pauses.insert(cluster.clone(), now + seconds * 1000);
+                        supervisor.pause(&cluster, Whose { seconds: Some(seconds), ..whose }, now)
+                    }
+                };
+                return self.apply(done.unwrap().actions, supervisor, dice, now);
+            }
+        };
+        self.said += 1;
+        // Slow starts go on under a word and weights change at once.
+        self.moved = true;
+        let done = supervisor.administer(&cluster, &backend, wish, whose, now).unwrap();
+        if wish == Wish::Up {
+            // Whoever comes back is probed at once, and that is a tick.
+            self.expire(now);
+            let ids: Vec<BackendId> = self.present.iter().filter(|(n, _)| n.0 == cluster).map(|(_, id)| *id).collect();
+            let keys: Vec<ProbeKey> = ids.into_iter().map(|id| self.key(id)).collect();
+            self.hastened.extend(keys);
+        }
+        self.apply(done.actions, supervisor, dice, now);
+    }
+}
+
 fn run(seed: u64) -> Model {
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let policies = NAMES.into_iter().map(|name| (name, random_health(&mut dice))).collect();
@@ -308,8 +478,10 @@ fn run(seed: u64) -> Model {
     for _ in 0..STEPS {
         now += dice.roll(400);
         while next_tick <= now {
+            model.expire(next_tick);
             let actions = supervisor.tick(next_tick);
             model.apply(actions, &supervisor, &mut dice, next_tick);
+            model.obeyed(&supervisor.snapshot());
             next_tick += 1000;
         }
         let answers: Vec<_> = model.probes.extract_if(.., |(at, _)| *at <= now).collect();
@@ -329,11 +501,12 @@ fn run(seed: u64) -> Model {
             0 => {
                 let mut policies = model.policies.clone();
                 let next = random_plan(&mut policies, &mut dice);
-                let prepared = supervisor.prepare(next, Resolutions::default()).unwrap();
+                let prepared = supervisor.prepare(next.clone(), Resolutions::default()).unwrap();
                 if dice.roll(3) > 0 {
                     let done = supervisor.commit(prepared, now);
                     assert_eq!(done.snapshot.generation, model.generation + 1, "one more reload");
                     model.policies = policies;
+                    model.keep_words_of(&next);
                     let was: Vec<BackendId> = model.present.values().copied().collect();
                     model.published(&done.snapshot, true, now);
                     let gone = was.into_iter().filter(|id| !model.present.values().any(|p| p == id));
@@ -360,6 +533,10 @@ fn run(seed: u64) -> Model {
                     assert!(supervisor.probe_result(ProbeId(1 << 40), Ok(String::new()), now).is_empty());
                 }
             }
+            4 | 5 => {
+                model.word(&mut supervisor, &mut dice, now);
+                model.obeyed(&supervisor.snapshot());
+            }
             _ => {
                 let actions = traffic(&mut supervisor, &mut dice, now);
                 model.apply(actions, &supervisor, &mut dice, now);
@@ -375,11 +552,11 @@ fn run(seed: u64) -> Model {
 fn seeds() {
     let one = std::env::var("SEED").ok().and_then(|s| s.parse().ok());
     let seeds = one.map_or(1..SEEDS + 1, |seed| seed..seed + 1);
-    let mut sums = [0; 6];
+    let mut sums = [0; 8];
     for seed in seeds.clone() {
         let result = std::panic::catch_unwind(|| run(seed));
         let m = result.unwrap_or_else(|_| panic!("replay with SEED={seed}"));
-        let counts = [m.flips, m.probed, m.reloads, m.shared, m.ramps, m.falls];
+        let counts = [m.flips, m.probed, m.reloads, m.shared, m.ramps, m.falls, m.said, m.ended];
         sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
     }
     // A simulation in which nothing happens proves nothing.

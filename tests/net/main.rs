@@ -53,7 +53,7 @@ on_all!(
     contract::spawned_tasks_run,
     splice::spliced_bytes_are_the_streams_bytes,
     splice::a_fill_takes_no_more_than_it_may,
-    splice::a_fill_behind_other_bytes_does_not_wait,
+    splice::bytes_before_others_go_first_and_also_alone,
     splice::a_fill_finds_the_end_after_the_last_byte,
     splice::a_fill_tells_of_a_reset_after_what_had_come,
     splice::shutdown_wakes_a_fill,

@@ -115,6 +115,46 @@ fn the_operation_takes_the_bytes_and_not_the_future() {
 }
 
 #[test]
+fn a_core_without_memory_is_told_so_on_connections_that_are_well() {
+    for seed in 0..20 {
+        let mem = Mem::new(seed);
+        let core = mem.another_core();
+        echo(&mem);
+        mem.run(async {
+            let stream = core.connect(&endpoint(), |_| {}).await.unwrap();
+            core.starve(1, libc::ENOBUFS);
+            let (sent, kept) = stream.send(buf(b"x")).await;
+            assert_eq!((sent.unwrap_err().raw_os_error(), kept.len()), (Some(libc::ENOBUFS), 1));
+            assert_eq!(ask(&mem, b"x").await, Ok(b"x".to_vec()), "another core has some");
+            core.starve(0, 0);
+            stream.send_all(kept).await.0.unwrap();
+            assert_eq!(stream.recv(Buf::new(Class::Small)).await.0.unwrap(), 1);
+        });
+    }
+}
+
+#[test]
+fn what_happens_in_a_burst_is_seen_in_one_turn() {
+    let together = |burst_once_in| {
+        let met = |seed: &u64| {
+            let mem = Mem::with(*seed, Weather { burst_once_in, burst_us: 5_000, ..Weather::default() });
+            let net = mem.clone();
+            let seen = std::rc::Rc::new(std::cell::Cell::new(0));
+            let first = seen.clone();
+            mem.spawn(async move {
+                net.sleep_us(10_000).await;
+                first.set(net.now_us());
+            });
+            mem.run(mem.sleep_us(14_000));
+            mem.now_us() == seen.get()
+        };
+        (0..200).filter(met).count()
+    };
+    let (with, without) = (together(2), together(0));
+    assert!(with > 0 && without == 0, "{with}, {without}");
+}
+
+#[test]
 fn a_stale_handle_is_counted() {
     let mem = Mem::new(1);
     echo(&mem);

@@ -167,13 +167,15 @@ impl Audit {
         }
     }
 
-    /// Whether nothing is under way with these any more; `None` if they take requests again.
+    /// Whether nothing is under way with these any more; `None` if they take requests again, were it as a last resort.
     pub fn is_left_alone(&self, backends: impl IntoIterator<Item = BackendId>) -> Option<bool> {
         let known = self.known.borrow();
         let mut alone = true;
         for id in backends {
             let Some(one) = known.get(&id) else { continue };
-            one.closed?;
+            if one.closed?.down {
+                return None;
+            }
             alone &= in_flight(&one.cells) == 0;
         }
         Some(alone)

@@ -247,23 +247,19 @@ impl Backend {
         if script.switch && request.get("upgrade").is_some() {
             return self.echo(stream, reader, plan.id).await;
         }
-        let forged = b"HTTP/1.1 200 Fine\r\nX-Id: 99999999\r\nContent-Length: 0\r\n\r\n";
-        let ends = matches!(script.frame, Frame::Length | Frame::Chunked);
-        if script.behind && ends && self.at_once && script.pause_us == 0 && whole.len() < 2_000 {
-            // In one piece with the response: no proxy can use the connection before it sees that.
-            wire::send(stream, &[whole, forged].concat()).await;
-            reader.more().await;
-            return Fate::Close;
-        }
-        let half = if script.pause_us > 0 { whole.len() / 2 } else { whole.len() };
-        if !wire::send(stream, &whole[..half]).await {
-            return Fate::Close;
-        }
-        if script.pause_us > 0 {
-            self.sleep(plan.id, script.pause_us).await;
-            if !wire::send(stream, &whole[half..]).await {
+        let begun = if script.pause_us > 0 { whole.len() / 2 } else { 0 };
+        if begun > 0 {
+            if !wire::send(stream, &whole[..begun]).await {
                 return Fate::Close;
             }
+            self.sleep(plan.id, script.pause_us).await;
+        }
+        let ends = matches!(script.frame, Frame::Length | Frame::Chunked);
+        if script.behind && ends && self.at_once && whole.len() < 2_000 {
+            return self.forge(stream, reader, (plan, script), &whole[begun..]).await;
+        }
+        if !wire::send(stream, &whole[begun..]).await {
+            return Fate::Close;
         }
         match (script.frame, script.close) {
             (Frame::Length | Frame::Chunked, None) => Fate::Next,
@@ -277,6 +273,25 @@ impl Backend {
                 Fate::Close
             }
         }
+    }
+
+    /// Sends what nobody has asked for in one piece with the end of a response: no proxy can use the connection before it
+    /// sees that.
+    async fn forge(
+        &self,
+        stream: &MemStream,
+        reader: &mut Reader<'_>,
+        (plan, script): (&Plan, &Script),
+        end: &[u8],
+    ) -> Fate {
+        let forged = b"HTTP/1.1 200 Fine\r\nX-Id: 99999999\r\nContent-Length: 0\r\n\r\n";
+        wire::send(stream, &[end, forged].concat()).await;
+        // Whoever answers early may have the rest of the request before it.
+        if reader.more().await && !script.early {
+            let text = String::from_utf8_lossy(&reader.bytes);
+            self.ledger.violation(format!("{text:?} came behind bytes that nobody has asked for; {plan:?}"));
+        }
+        Fate::Close
     }
 
     async fn echo(&self, stream: &MemStream, reader: &mut Reader<'_>, id: usize) -> Fate {

@@ -469,7 +469,8 @@ impl Client {
         head: &Head,
     ) -> (Got, bool) {
         // Who has not read the method cannot know that a body is not wanted.
-        let malformed = id.is_none() && matches!(plan.manner, Manner::Malformed(_) | Manner::Stall { .. });
+        let unread = status == 400 || matches!(plan.manner, Manner::Malformed(_) | Manner::Stall { .. });
+        let malformed = id.is_none() && unread;
         let bodiless = matches!(status, 101 | 204 | 304) || (plan.method == "HEAD" && !malformed);
         let framing = if bodiless { Framing::None } else { head.framing(Framing::UntilClose) };
         if plan.http10 && head.get("transfer-encoding").is_some() && !malformed {

@@ -4,7 +4,7 @@
 use super::audit::{Audit, TAKEN_OVER_US};
 use super::config::{Config, QUIET_SECONDS, addresses_of, front, name_of};
 use super::dice::Dice;
-use super::ledger::{Ledger, NO_DESCRIPTORS};
+use super::ledger::{Ledger, WANT};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use ringway::config::orders::Wish;
 use ringway::config::{Address, Listener, ListenerId};
@@ -68,6 +68,7 @@ pub struct Seen {
     pub listeners: u64,
     pub faults: u64,
     pub stalls: u64,
+    pub wants: u64,
     pub drained_away: u64,
 }
 
@@ -587,22 +588,33 @@ impl Control {
         troubles.update(|n| n - 1);
     }
 
-    /// Takes the descriptors away for a while: neither accept nor connect get one.
+    /// Takes the descriptors away for a while, so that neither accept nor connect get one, or the kernel's memory.
     async fn scarcity(self: Rc<Self>, troubles: Rc<Cell<u32>>) {
         while !self.done.get() {
-            let (pause, us, most, errno) = {
+            let (pause, us, most, once_in, errno) = {
                 let mut dice = self.dice.borrow_mut();
-                let errno = dice.pick(&[libc::EMFILE, libc::ENFILE]);
-                (dice.below(10_000_000), dice.below(4_000_000), dice.range(0, 6), errno)
+                let (most, once_in, errnos) = match dice.below(3) {
+                    0 => (usize::MAX, dice.pick(&[3, 30, 300]), [libc::ENOBUFS, libc::ENOMEM]),
+                    1 => (dice.range(0, 6), 0, [libc::ENOBUFS, libc::ENOMEM]),
+                    _ => (dice.range(0, 6), 0, [libc::EMFILE, libc::ENFILE]),
+                };
+                (dice.below(10_000_000), dice.below(4_000_000), most, once_in, dice.pick(&errnos))
             };
             self.mem.sleep_us(pause).await;
+            self.seen.borrow_mut().wants += 1;
             let begun = self.mem.now_us();
-            self.say(|| format!("{most} descriptors per core for {us} us, else {errno}"));
+            self.say(|| format!("{most} descriptors per core for {us} us, one operation in {once_in} fails: {errno}"));
             // Who waits to be accepted is served a tick later.
-            self.ledger.trouble(None, begun, begun + us + 2 * limits::TICK_MS * 1000, NO_DESCRIPTORS);
-            self.cores.iter().for_each(|core| core.mem.scarce(most, errno));
+            self.ledger.trouble(None, begun, begun + us + 2 * limits::TICK_MS * 1000, WANT);
+            let set = |(most, once_in)| {
+                self.cores.iter().for_each(|core| {
+                    core.mem.scarce(most, errno);
+                    core.mem.starve(once_in, errno);
+                });
+            };
+            set((most, once_in));
             self.mem.sleep_us(us).await;
-            self.cores.iter().for_each(|core| core.mem.scarce(usize::MAX, 0));
+            set((usize::MAX, 0));
         }
         troubles.update(|n| n - 1);
     }

@@ -119,8 +119,8 @@ pub struct Ledger {
 /// The condition of a cluster that has nobody who takes requests.
 pub const DARK: &str = "nobody is up";
 
-/// The trouble of a proxy that can neither accept nor connect.
-pub const NO_DESCRIPTORS: &str = "no descriptors";
+/// The trouble of a proxy that can neither accept nor connect, or whose operations fail for want of memory in the kernel.
+pub const WANT: &str = "no descriptors, or no memory";
 
 /// Microseconds that the weather may add to any wait.
 const WEATHER_US: u64 = 700_000;
@@ -221,10 +221,10 @@ impl Ledger {
         troubles.iter().find(hits).map(|t| t.what).or_else(dark)
     }
 
-    /// Whether the proxy had no descriptors in this time.
+    /// Whether the proxy had no descriptors or the kernel no memory in this time.
     fn starved(&self, from: u64, until: u64) -> bool {
         let troubles = self.troubles.borrow();
-        troubles.iter().any(|t| t.what == NO_DESCRIPTORS && t.from <= until && from <= t.until)
+        troubles.iter().any(|t| t.what == WANT && t.from <= until && from <= t.until)
     }
 
     /// Whether this cluster has had any trouble.
@@ -375,13 +375,13 @@ impl Ledger {
                 // Without a body, this one is a good head.
                 200 if plan.script.wrong == Some(Wrong::Garbage(7)) && plan.method == "HEAD" => Ok(()),
                 408 if matches!(plan.manner, Manner::Stall { .. } | Manner::Drip) => Ok(()),
-                400 if matches!(plan.manner, Manner::CutRequest { .. }) => Ok(()),
+                400 if matches!(plan.manner, Manner::CutRequest { .. }) || self.starved(from, now) => Ok(()),
                 400..=505 if matches!(plan.manner, Manner::Malformed(_)) => Ok(()),
                 _ => Err("an own answer without a cause"),
             },
             // Where there is no room or no descriptor, an idle connection has to go, also one that was about to begin.
             Got::Nothing if self.rules.crowded => Ok(()),
-            Got::Nothing if self.starved(from, now) => Ok(()),
+            Got::Nothing | Got::Cut if self.starved(from, now) => Ok(()),
             _ if matches!(plan.manner, Manner::Malformed(_)) && !drained => Err("no answer to a malformed request"),
             // The body turned out too large when the answer was under way.
             Got::Cut | Got::Nothing if too_large && plan.script.early => Ok(()),

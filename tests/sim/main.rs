@@ -73,7 +73,7 @@ fn seeds() {
     let took = begun.elapsed().as_secs_f64();
     println!("{seeds} seeds in {took:.1} s, {:.0} a second", seeds as f64 / took);
     type Figure = fn(&Shown) -> u64;
-    let figures: [(&str, Figure); 21] = [
+    let figures: [(&str, Figure); 22] = [
         ("exchanges served", |s| s.completed as u64),
         ("exchanges ended by a fault, or refused", |s| s.failed as u64),
         ("times that the invariants were looked at", |s| s.steps),
@@ -93,6 +93,7 @@ fn seeds() {
         ("marks up or down", |s| s.control.marks),
         ("faults of endpoints", |s| s.control.faults),
         ("standstills", |s| s.control.stalls),
+        ("times without descriptors or memory", |s| s.control.wants),
         ("times that nothing remained on what was taken away", |s| s.control.drained_away),
         ("storms", |s| s.storms),
     ];

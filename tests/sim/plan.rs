@@ -257,6 +257,9 @@ impl Script {
             _ => None,
         };
         let len = dice.length();
+        let behind = dice.once_in(10);
+        // So that what nobody has asked for comes behind a body, too, and not only behind a head.
+        let pauses = dice.once_in(if behind { 2 } else { 8 });
         Script {
             status: dice.pick(&[200, 200, 200, 200, 201, 204, 304, 404, 500, 503]),
             len: if matches!(wrong, Some(Wrong::CutBody { .. } | Wrong::StallBody)) { len.max(2) } else { len },
@@ -271,11 +274,11 @@ impl Script {
             ]),
             interims: if dice.once_in(8) { dice.range(1, 3) } else { 0 },
             delay_us: if dice.once_in(4) { dice.below(900_000) } else { 0 },
-            pause_us: if dice.once_in(8) { dice.below(900_000) } else { 0 },
+            pause_us: if pauses { dice.below(900_000) } else { 0 },
             early: dice.once_in(10),
             close: if dice.once_in(10) { Some(dice.once_in(2)) } else { None },
             trailer: dice.once_in(4),
-            behind: dice.once_in(20),
+            behind,
             wrong,
             once: dice.once_in(2),
             switch: false,

@@ -58,6 +58,8 @@ const CORES_MAX: usize = 4;
 fn weather(dice: &mut Dice) -> Weather {
     let rough = Weather {
         pipe_bytes: dice.pick(&[700, 4096, 16_000]),
+        burst_once_in: dice.pick(&[0, 20, 5]),
+        burst_us: dice.pick(&[300, 5_000]),
         splice_from: dice.pick(&[None, Some(1), Some(1000)]),
         // A full queue of connections lets the next ones wait for a second or more.
         backlog: if dice.once_in(10) { dice.range(2, 8) } else { 4096 },

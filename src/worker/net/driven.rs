@@ -158,7 +158,7 @@ impl Driven {
         // The ring carries out what it is given when this turn has ended. What is large is sent within it, so that the turn
         // knows what it took.
         if buf.len() >= limits::TURN_HEAVY {
-            let result = send_now(self.fd(), buf.filled());
+            let result = send_now(self.fd(), buf.filled(), 0);
             if !would_block(&result) {
                 if let Some(weight) = spent(&result) {
                     turns::next(weight).await;
@@ -177,6 +177,17 @@ impl Driven {
         (result, buf)
     }
 
+    // Always a call: the driver has no flag for it.
+    pub(super) async fn send_more(&self, buf: Buf) -> (io::Result<usize>, Buf) {
+        match send_now(self.fd(), buf.filled(), libc::MSG_MORE) {
+            result if would_block(&result) => self.send(buf).await,
+            result => {
+                turns::spend(*result.as_ref().unwrap_or(&0));
+                (result, buf)
+            }
+        }
+    }
+
     async fn spliced(&self, result: &io::Result<usize>) {
         let n = *result.as_ref().unwrap_or(&0);
         if turns::spend(n / limits::SPLICE_CHEAPER) {
@@ -185,11 +196,10 @@ impl Driven {
     }
 
     // Tries before it waits, as a body's bytes mostly are there. It waits once: a socket that is readable and still gives
-    // nothing has bytes that are not spliced (TCP urgent data), and would be readable for ever. And it waits for an empty
-    // pipe alone: any other may be full.
+    // nothing has bytes that are not spliced (TCP urgent data), and would be readable for ever.
     pub(super) async fn fill(&self, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
         let mut result = pipe.fill_from(self.fd(), most);
-        if would_block(&result) && pipe.is_empty() {
+        if would_block(&result) {
             self.readable().await?;
             result = pipe.fill_from(self.fd(), most);
         }
@@ -258,9 +268,10 @@ fn recv_now(fd: RawFd, tail: &mut Tail) -> io::Result<usize> {
 }
 
 /// Sends what there is room for, if there is any.
-fn send_now(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+fn send_now(fd: RawFd, bytes: &[u8], flags: libc::c_int) -> io::Result<usize> {
+    let flags = flags | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: pointer and length are those of a slice.
-    let n = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+    let n = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) };
     if n >= 0 { Ok(n as usize) } else { Err(io::Error::last_os_error()) }
 }
 

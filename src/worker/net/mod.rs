@@ -78,16 +78,20 @@ pub trait Stream: 'static {
     }
     /// Sends some of the filled bytes, waiting until at least one can be sent. The sent ones are consumed from `buf`.
     async fn send(&self, buf: Buf) -> (io::Result<usize>, Buf);
+    /// A [`Stream::send`] that more is about to follow: the kernel may hold the bytes back for a moment, to send them together.
+    async fn send_more(&self, buf: Buf) -> (io::Result<usize>, Buf) {
+        self.send(buf).await
+    }
     /// Whether its bytes are those that its peer gets and sends, so that [`Stream::fill`] and [`Stream::pour`] can move them
     /// past this process; then from how many bytes on that is worth it. `None` (as here) for a stream that transforms.
     fn splice_from(&self) -> Option<u64> {
         None
     }
-    /// Moves up to `most` (at least 1) received bytes into a pipe. `Ok(0)` is the end of the stream. If the pipe is empty
-    /// this waits until there are some; if it is not, they are for those that are here already. Counts as a `recv`.
+    /// Moves up to `most` (at least 1) received bytes into an empty pipe, waiting until there are some. `Ok(0)` is the end of
+    /// the stream. Counts as a `recv`.
     ///
     /// # Errors
-    /// `WouldBlock`: nothing was moved; into an empty pipe, bytes may wait that only a `recv` can take.
+    /// `WouldBlock`: nothing was moved; bytes may wait that only a `recv` can take.
     async fn fill(&self, _pipe: &mut Pipe, _most: u64) -> io::Result<usize> {
         Err(io::ErrorKind::WouldBlock.into())
     }

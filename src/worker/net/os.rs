@@ -55,6 +55,12 @@ impl Stream for OsStream {
         }
     }
 
+    async fn send_more(&self, buf: Buf) -> (io::Result<usize>, Buf) {
+        let (result, mut buf) = self.0.send_more(buf).await;
+        buf.consume(*result.as_ref().unwrap_or(&0));
+        (result, buf)
+    }
+
     fn splice_from(&self) -> Option<u64> {
         Some(limits::SPLICE_FROM)
     }

@@ -63,36 +63,19 @@ impl Pipe {
     }
 
     /// The bytes, if it is one of the net in memory.
-    pub(super) fn memory(&mut self) -> Option<&mut VecDeque<u8>> {
+    pub(in crate::worker) fn memory(&mut self) -> Option<&mut VecDeque<u8>> {
         match &mut self.0 {
             Kind::Kernel { .. } => None,
             Kind::Memory(bytes) => Some(bytes),
         }
     }
 
-    /// Copies bytes in, as many as there is room for; returns how many.
-    pub fn write(&mut self, bytes: &[u8]) -> usize {
-        match &mut self.0 {
-            Kind::Kernel { entry, len, .. } => {
-                // SAFETY: readable bytes, as many as said. A full pipe takes none (EAGAIN).
-                let n = unsafe { libc::write(entry.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
-                let n = usize::try_from(n).unwrap_or(0);
-                *len += n;
-                n
-            }
-            Kind::Memory(all) => {
-                all.extend(bytes);
-                bytes.len()
-            }
-        }
-    }
-
     /// Takes up to `most` (at least 1) of the bytes that have come to a socket. `Ok(0)` is the end of the stream.
     ///
     /// # Errors
-    /// `WouldBlock` where there are none, or none that the kernel splices, or where the pipe is full.
+    /// `WouldBlock` where there are none, or none that the kernel splices.
     pub(super) fn fill_from(&mut self, socket: RawFd, most: usize) -> io::Result<usize> {
-        assert!(most > 0);
+        assert!(most > 0 && self.is_empty());
         let Kind::Kernel { entry, len, .. } = &mut self.0 else { return Err(io::ErrorKind::InvalidInput.into()) };
         let n = splice(socket, entry.as_raw_fd(), most)?;
         *len += n;

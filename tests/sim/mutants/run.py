@@ -107,7 +107,7 @@ def main():
     result, took = run(binary, 0, asked.seeds)
     if result:
         sys.exit(f"without any bug, seed {result[0]} fails: {result[1]}")
-    print(f"no bug: {asked.seeds} seeds pass in {took:.0f} s")
+    print(f"no bug: {asked.seeds} seeds pass in {took:.0f} s", flush=True)
     missed = 0
     with concurrent.futures.ThreadPoolExecutor(asked.jobs) as pool:
         runs = pool.map(lambda n: run(binary, n, asked.seeds), range(1, len(mutants) + 1))

@@ -35,10 +35,16 @@ pub struct Weather {
     pub start_us: u64,
     /// From then on until its future is woken.
     pub show_us: u64,
-    /// One operation in so many is shown very late; 0 is none.
+    /// One operation in so many starts very late, as if the kernel could not take it yet, and one is shown very late; 0 is
+    /// none.
     pub late_once_in: u64,
     /// How late.
     pub late_us: u64,
+    /// One event in so many begins a time in which no task runs, so that what happens meanwhile is seen in one turn; 0 is
+    /// none.
+    pub burst_once_in: u64,
+    /// How long.
+    pub burst_us: u64,
     /// How long bytes travel on IP connections; Unix ones have no way to go.
     pub latency_us: u64,
     /// Whether reads and writes may do less than they could.
@@ -62,6 +68,8 @@ impl Default for Weather {
             show_us: 20,
             late_once_in: 40,
             late_us: 3000,
+            burst_once_in: 20,
+            burst_us: 300,
             latency_us: 50,
             short: true,
             splice_from: Some(1000),
@@ -171,6 +179,12 @@ impl Mem {
     /// The same with another error, for example ENFILE.
     pub fn scarce(&self, max: usize, errno: i32) {
         self.0.world.borrow_mut().scarce(self.1, max, errno);
+    }
+
+    /// Has one send, receive or wait for bytes in so many of this core fail although its connection is well, as where the
+    /// kernel lacks memory for it; 0 is none.
+    pub fn starve(&self, once_in: u64, errno: i32) {
+        self.0.world.borrow_mut().starve(self.1, once_in, errno);
     }
 
     /// The address that the other side of a connection sees; no other connection of this simulation has it. `None` on Unix
@@ -324,11 +338,7 @@ impl Stream for MemStream {
     }
 
     async fn fill(&self, pipe: &mut Pipe, most: u64) -> io::Result<usize> {
-        assert!(most > 0);
-        let here = !self.mem.0.world.borrow().ends[self.end].inbox.is_empty();
-        if !pipe.is_empty() && !here {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
+        assert!(most > 0 && pipe.is_empty());
         if self.mem.refuses() {
             self.readable().await?;
             return Err(io::ErrorKind::WouldBlock.into());

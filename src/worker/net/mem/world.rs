@@ -103,6 +103,8 @@ pub struct Fault {
 struct Core {
     /// Descriptors that it may hold, and what it is told beyond them.
     scarcity: (usize, i32),
+    /// One operation on a stream in so many fails, with this.
+    hunger: (u64, i32),
     ticked: u64,
     rings: u64,
     bell: Option<OpId>,
@@ -160,7 +162,8 @@ impl World {
 
     pub(super) fn add_core(&mut self) -> usize {
         let (stirred, watcher) = (Vec::new(), None);
-        self.cores.push(Core { scarcity: (usize::MAX, 0), ticked: 0, rings: 0, bell: None, stirred, watcher });
+        let (scarcity, hunger) = ((usize::MAX, 0), (0, 0));
+        self.cores.push(Core { scarcity, hunger, ticked: 0, rings: 0, bell: None, stirred, watcher });
         self.cores.len() - 1
     }
 
@@ -170,9 +173,22 @@ impl World {
         self.due.insert(key, due);
     }
 
-    /// Advances the clock to the next thing that is due and does it; `false` if nothing is.
+    /// Advances the clock to the next thing that is due and does it, and in a burst what follows; `false` if nothing is due.
     pub(super) fn step(&mut self) -> bool {
-        let Some(((at, _), due)) = self.due.pop_first() else { return false };
+        let Some((key, due)) = self.due.pop_first() else { return false };
+        self.happen(key, due);
+        if self.dice.once_in(self.weather.burst_once_in) {
+            let until = self.now + self.dice.below(self.weather.burst_us + 1);
+            while let Some(next) = self.due.first_entry().filter(|next| next.key().0 <= until) {
+                let (key, due) = next.remove_entry();
+                self.happen(key, due);
+            }
+            self.now = until;
+        }
+        true
+    }
+
+    fn happen(&mut self, (at, _): (u64, u64), due: Due) {
         // After a stall, things are overdue: time does not go back.
         self.now = self.now.max(at);
         match due {
@@ -182,7 +198,6 @@ impl World {
             Due::Arrive(end) => self.arrive(end),
             Due::Reset(end) => self.reset_arrives(end),
         }
-        true
     }
 
     /// Descriptors of connections that are held: accepted and connected ones, and those being connected.
@@ -193,6 +208,11 @@ impl World {
     /// From now on a core holds no more descriptors of connections than this; beyond it, it gets the error.
     pub(super) fn scarce(&mut self, core: usize, most: usize, errno: i32) {
         self.cores[core].scarcity = (most, errno);
+    }
+
+    /// From now on one operation on a stream of this core in so many gets the error.
+    pub(super) fn starve(&mut self, core: usize, once_in: u64, errno: i32) {
+        self.cores[core].hunger = (once_in, errno);
     }
 
     /// Descriptors that a core may still take, and the error beyond them.
@@ -224,9 +244,15 @@ impl World {
         }
         let op = Op { kind, outcome: Outcome::default(), waker: None, visible: false, abandoned: false };
         self.ops.insert(id, op);
-        let us = self.dice.below(self.weather.start_us + 1);
+        let us = self.soon_or_late(self.weather.start_us);
         self.after(us, Due::Start(id));
         id
+    }
+
+    /// Some time up to this; now and then much more.
+    fn soon_or_late(&mut self, soon_us: u64) -> u64 {
+        let late = self.dice.once_in(self.weather.late_once_in);
+        self.dice.below(if late { self.weather.late_us } else { soon_us } + 1)
     }
 
     fn enlist(&mut self, end: EndId, id: OpId, reads: bool) {
@@ -291,10 +317,7 @@ impl World {
 
     /// Fixes an operation's result; it is shown after a random delay.
     pub(super) fn decide(&mut self, id: OpId, result: Result<usize, i32>) {
-        let us = match self.dice.once_in(self.weather.late_once_in) {
-            true => self.dice.below(self.weather.late_us + 1),
-            false => self.dice.below(self.weather.show_us + 1),
-        };
+        let us = self.soon_or_late(self.weather.show_us);
         let op = self.ops.get_mut(&id).expect("a decided operation exists");
         op.outcome.result = Some(result);
         match &op.kind {
@@ -331,6 +354,12 @@ impl World {
         let Some(op) = self.ops.get(&id) else { return };
         if op.outcome.result.is_some() {
             return;
+        }
+        if let Kind::Readable(end) | Kind::Recv(end, _) | Kind::Send(end, _) = &op.kind {
+            let (once_in, errno) = self.cores[self.ends[*end].core].hunger;
+            if self.dice.once_in(once_in) {
+                return self.decide(id, Err(errno));
+            }
         }
         match &op.kind {
             Kind::Readable(end) => {
