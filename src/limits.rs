@@ -29,10 +29,15 @@ pub const BUFFER_SMALL_BYTES: usize = 20 * 1024;
 pub const BUFFER_LARGE_BYTES: usize = 256 * 1024;
 /// Large buffers that one core hands out before pumps go on with small ones.
 pub const BUFFERS_LARGE_MAX: usize = 256;
-/// Free small and large buffers that one core keeps.
-pub const BUFFERS_SMALL_KEPT: usize = 1024;
-/// Free large buffers that one core keeps.
-pub const BUFFERS_LARGE_KEPT: usize = 16;
+/// Free small buffers that one core keeps.
+pub const BUFFERS_SMALL_KEPT: usize = 8192;
+/// Free large buffers that one core keeps: all there can be.
+pub const BUFFERS_LARGE_KEPT: usize = 2 * BUFFERS_LARGE_MAX;
+/// Small and large ones that one tick gives back, some 4 MiB each: when a crowd has gone, its 128 MiB in one piece were a
+/// turn of 7 ms in which the kernel took them apart.
+pub const BUFFERS_SMALL_TRIMMED: usize = 256;
+/// Large ones.
+pub const BUFFERS_LARGE_TRIMMED: usize = 16;
 
 /// Pipes that one worker has for spliced bodies, if the limit of open files allows as many.
 pub const PIPES_MAX: usize = 64;
@@ -47,6 +52,8 @@ pub const SPLICE_FROM: u64 = 128 * 1024;
 
 /// Connections taken from one listener in one turn.
 pub const ACCEPT_BATCH: usize = 64;
+/// Bytes that the kernel queues for a client beyond what it has room for.
+pub const UNSENT_BYTES: i32 = 512 * 1024;
 /// Length of a listener's queue of completed handshakes; the kernel caps it at net.core.somaxconn.
 pub const LISTEN_BACKLOG: i32 = 4096;
 /// Submission entries of one ring.
@@ -57,8 +64,9 @@ pub const RING_COMPLETIONS: u32 = 16 * 1024;
 pub const TURN_BUDGET: i32 = 1200;
 /// Microseconds after which the same holds, whatever it has cost.
 pub const TURN_US: u64 = 1500;
-/// Receives into large buffers that one driver may have at once: with 256 KiB each, 1 to 2 ms of work if all become ready.
-pub const LARGE_RECEIVES: usize = 16;
+/// Receives into large buffers that one driver may have at once: with 256 KiB each, 1 ms of work if all become ready, and 3
+/// where the buffers are touched for the first time.
+pub const LARGE_RECEIVES: usize = 4;
 /// What an operation costs, the request that is parsed or the answer that is written because of it included.
 pub const TURN_OPERATION: i32 = 8;
 /// Bytes that an operation copies for one unit more, out of memory that is in no cache.
@@ -69,10 +77,14 @@ pub const SPLICE_CHEAPER: usize = 4;
 pub const TURN_HEAVY: usize = 32 * 1024;
 /// Tasks that are called in a turn because they waited for it.
 pub const TURN_CALLED: usize = (TURN_BUDGET / TURN_OPERATION) as usize;
-/// Heavy ones that go before them, so that they always get on.
-pub const TURN_HEAVY_FIRST: usize = 2;
-/// Heavy ones that go behind them, where the budget has room.
+/// Heavy ones, and slow ones, that go before them, so that they always get on.
+pub const TURN_OTHERS_FIRST: usize = 1;
+/// Heavy ones that go behind them, while the turn has not lasted [`TURN_HEAVY_US`]: another turn costs 1 us.
 pub const TURN_HEAVY_LAST: usize = 6;
+/// Microseconds.
+pub const TURN_HEAVY_US: u64 = 400;
+/// Slow ones that go behind all others.
+pub const TURN_SLOW_LAST: usize = 64;
 /// Watches that the clock fires, and clients it asks about, in one turn.
 pub const TURN_FIRED: usize = 128;
 /// Sessions whose memory is given back in one turn.

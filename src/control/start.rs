@@ -70,6 +70,7 @@ fn failed<E: fmt::Display>(what: &str) -> impl Fn(E) -> Failure {
 pub fn run(config: Option<PathBuf>, signals: Signals, worker: Worker) -> Result<Ended, Failure> {
     // Before anything else opens files, and before the config is set against the limit.
     let open_files_max = machine::raise_nofile().map_err(failed("the limit of open files cannot be raised"))?;
+    machine::size_descriptor_table(open_files_max);
     let cores = machine::usable_cores();
     let machine = Machine { cores: cores.len(), open_files_max };
     let found = load(config, machine)?;

@@ -174,20 +174,20 @@ impl Shelf {
 }
 
 impl Shelf {
-    /// Frees half of what nobody needed since the last call.
-    fn trim(&self) {
+    /// Frees half of what nobody needed since the last call, and at most so many: to give memory back takes time.
+    fn trim(&self, most: usize) {
         let mut free = self.free.borrow_mut();
         let spare = self.least_free.get().min(free.len());
-        free.drain(..spare.div_ceil(2));
+        free.drain(..spare.div_ceil(2).min(most));
         self.least_free.set(free.len());
     }
 }
 
 impl Pool {
-    /// Frees half of the buffers that nobody needed since the last call; to be called once a tick.
+    /// Frees half of the buffers that nobody needed since the last call, or some of them; to be called once a tick.
     pub fn trim(&self) {
-        self.small.trim();
-        self.large.trim();
+        self.small.trim(limits::BUFFERS_SMALL_TRIMMED);
+        self.large.trim(limits::BUFFERS_LARGE_TRIMMED);
     }
 
     /// An empty pool; it fills as buffers come back.
@@ -296,8 +296,21 @@ mod tests {
         pool.put(instead);
         out.into_iter().for_each(|buf| pool.put(buf));
         assert_eq!((pool.in_use(Class::Large), pool.in_use(Class::Small)), (0, 0));
-        assert_eq!(pool.large.free.borrow().len(), limits::BUFFERS_LARGE_KEPT);
         assert_eq!(pool.take(Class::Large).class(), Class::Large);
+    }
+
+    #[test]
+    fn what_a_crowd_leaves_is_given_back_bit_by_bit() {
+        let pool = Pool::new();
+        let out: Vec<Buf> = std::iter::from_fn(|| pool.take_large()).collect();
+        out.into_iter().for_each(|buf| pool.put(buf));
+        let free = || pool.large.free.borrow().len();
+        pool.trim();
+        assert_eq!(free(), limits::BUFFERS_LARGE_MAX, "all were needed since the last tick");
+        pool.trim();
+        assert_eq!(free(), limits::BUFFERS_LARGE_MAX - limits::BUFFERS_LARGE_TRIMMED);
+        (0..30).for_each(|_| pool.trim());
+        assert_eq!(free(), 0);
     }
 
     #[test]

@@ -215,7 +215,7 @@ async fn read_head<C: Stream>(
         if waited {
             // Thousands of heads that trickle are received one by one, when it is their turn, and not by the ring all at once.
             // An error shows again in the receive.
-            let _ = stream.readable().await;
+            let _ = stream.more_readable().await;
         }
         let received;
         (received, buf) = stream.recv(buf).await;

@@ -3,7 +3,9 @@
 99th percentile is at most twice what honest clients make it who are as many and cost the proxy as much CPU, no turn of the
 event loop takes over 5 ms, and memory keeps to the arithmetic of docs/OPERATIONS.md. On a machine that does other work the
 kernel does some of that within the proxy's system calls: turns over 5 ms count only where there are more of them than under
-the honest load.
+the honest load, and a pair of runs that fails is done twice more, for the median of the three. What attackers cost the proxy
+counts, and not that they share its machine: they run at the lowest priority, and a bystander asks an untouched Ringway at
+the same time; if that makes the bystander wait longer than honest load would, the victim is measured against him.
 
 One worker, so that everybody shares one loop. A name as argument runs that attack alone (SECONDS: how long each)."""
 import json
@@ -12,6 +14,7 @@ import os
 import resource
 import selectors
 import socket
+import statistics
 import subprocess
 import sys
 import threading
@@ -37,6 +40,7 @@ def post(path):
 
 def evil_origin(port):
     """A backend that answers in the ways an honest one never would, by path."""
+    os.nice(19)
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     ways = {
         b"/large": (b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n", bytes(1 << 20)),
@@ -72,6 +76,7 @@ def evil_origin(port):
 def crowd(port, connections, first, each, pause):
     """Connections that say `first`, and then in every round `each` (nothing, if it is empty); those that end come anew.
     None of them reads."""
+    os.nice(19)
     sockets, waiting = set(), selectors.DefaultSelector()
 
     def come():
@@ -136,24 +141,28 @@ class Stand:
         evil = free_port()
         self.origin = multiprocessing.Process(target=evil_origin, args=(evil,), daemon=True)
         self.origin.start()
+        self.untouched = Ringway(
+            directory, io, [], workers=1, routes={"*": "app"},
+            clusters={"app": {"backends": {"b1": f"127.0.0.1:{self.nginx.port}"}}})
         self.ringway = Ringway(
             directory, io, [], workers=1, routes={"*": "app", "evil.example": "evil"},
             clusters={"app": {"backends": {"b1": f"127.0.0.1:{self.nginx.port}"}},
                       "evil": {"backends": {"b1": f"127.0.0.1:{evil}"}}})
 
-    def paced(self, rate, seconds, connections=8):
-        return spawn([str(self.pace), "pace", str(self.ringway.port), str(connections), str(rate), str(seconds)],
+    def paced(self, rate, seconds, connections=8, of=None):
+        port = (of or self.ringway).port
+        return spawn([str(self.pace), "pace", str(port), str(connections), str(rate), str(seconds)],
                      stdout=subprocess.PIPE, text=True)
 
     def figures(self, rate=0, others=0):
         """The victim's figures, the proxy's share of a CPU, and turns over 5 ms, while honest clients send at `rate`."""
-        other = self.paced(rate, SECONDS + 1, others) if rate else None
+        other = self.paced(rate, SECONDS + 1, others) if rate else self.paced(200, SECONDS + 1, of=self.untouched)
         time.sleep(0.5)
         before, turns, began = self.ringway.cpu_seconds(), self.ringway.workers(), time.monotonic()
         victim = json.loads(self.paced(200, SECONDS).communicate()[0])
         victim["cpu"] = (self.ringway.cpu_seconds() - before) / (time.monotonic() - began)
-        if other:
-            victim["others"] = json.loads(other.communicate()[0])["n"] / (SECONDS + 1)
+        other = json.loads(other.communicate()[0])
+        victim["others"], victim["others_p99_us"] = other["n"] / (SECONDS + 1), other["p99_us"]
         time.sleep(1.2)
         victim["long"] = self.ringway.workers()["turns_over_5ms"] - turns["turns_over_5ms"]
         return victim
@@ -168,7 +177,7 @@ class Stand:
             files = [self.directory / name for name in ("prelude", "cycle")]
             for file, text in zip(files, how):
                 file.write_bytes(text)
-            attack = spawn([str(self.pace), "flood", str(self.ringway.port), str(connections), str(lasting), *map(str, files)])
+            attack = spawn(["nice", "-n", "19", str(self.pace), "flood", str(self.ringway.port), str(connections), str(lasting), *map(str, files)])
         time.sleep(1.5)
         found = self.figures()
         attack.terminate()
@@ -198,33 +207,43 @@ def settled(ringway, patience=45):
     return now
 
 
+def tried(of, attack):
+    """One pair of runs: the figures under the attack and under honest load of the same cost, and what each had of long turns."""
+    bad = of.under(*attack)
+    peak, left = of.ringway.kib("VmHWM"), settled(of.ringway)
+    return bad, of.honest(bad["cpu"], attack[0]), peak, left
+
+
+def against(bad, good):
+    return bad["p99_us"] / max(1, good["p99_us"], bad["others_p99_us"])
+
+
 def run(place, name, attack):
     # A process of its own for each, so that RSS is its own.
     of = Stand(place, place_io)
     connections = attack[0]
-    bad = of.under(*attack)
-    peak = of.ringway.kib("VmHWM")
-    left = settled(of.ringway)
-    long = [of.ringway.workers()[name] for name in ("turns_over_5ms", "longest_turn_us")]
-    good = of.honest(bad["cpu"], connections)
-    if bad["p99_us"] > 2 * good["p99_us"]:
-        # Other work on this machine hits one of the two runs more often than not: the better of two.
-        again = of.under(*attack)
-        settled(of.ringway)
-        bad, good = min(bad, again, key=lambda f: f["p99_us"]), max(good, of.honest(again["cpu"], connections), key=lambda f: f["p99_us"])
+    bad, good, peak, left = tried(of, attack)
     what = f"{of.io}, {name}"
-    ratio = bad["p99_us"] / max(1, good["p99_us"])
-    shown = (f"p50 {bad['p50_us'] / 1000:.2f}, p99 {bad['p99_us'] / 1000:.2f} ms at {bad['cpu']:.2f} CPU; honest "
+    ratio, long, lost = against(bad, good), bad["long"] - good["long"], bad["bad"]
+    if ratio > 2 or long > 0:
+        # Other work on this machine may have hit one of the two: the median of three pairs.
+        pairs = [(bad, good), *(tried(of, attack)[:2] for _ in range(2))]
+        ratio = statistics.median(against(b, g) for b, g in pairs)
+        long = statistics.median(b["long"] - g["long"] for b, g in pairs)
+        lost = sum(b["bad"] for b, _ in pairs)
+        what += ", median of three"
+    shown = (f"p50 {bad['p50_us'] / 1000:.2f}, p99 {bad['p99_us'] / 1000:.2f} ms at {bad['cpu']:.2f} CPU; bystander p99 {bad['others_p99_us'] / 1000:.2f}; honest "
              f"{good['others']:.0f}/s p50 {good['p50_us'] / 1000:.2f}, p99 {good['p99_us'] / 1000:.2f} ms at {good['cpu']:.2f}")
-    check(f"{what}: the victim waits at most twice as long", ratio <= 2, f"{ratio:.2f} ({shown})")
-    check(f"{what}: the victim loses nothing", bad["bad"] == 0, f"{bad['bad']} of {bad['n'] + bad['bad']}")
-    check(f"{what}: no turn over 5 ms", long[0] <= good["long"],
-          f"{long[0]}, the longest {long[1] / 1000:.2f} ms; {good['long']} under the honest load")
+    longest = of.ringway.workers()["longest_turn_us"] / 1000
+    check(f"{what}: the victim waits at most twice as long", ratio <= 2, f"{ratio:.2f} (first pair: {shown})")
+    check(f"{what}: the victim loses nothing", lost == 0, f"{lost}")
+    check(f"{what}: no more turns over 5 ms than under honest load", long <= 0, f"{long}; the longest of all {longest:.2f} ms")
     bound = EMPTY_KIB + (connections + 64) * BUSY_KIB + 2 * LARGE_KIB * min(LARGE_MAX, connections)
     check(f"{what}: memory keeps to its bound", peak <= bound, f"{peak / 1024:.1f} MiB of {bound / 1024:.0f}")
     gone = {name: left[name] for name in ("connections", "busy", "buffers", "pipes")}
     check(f"{what}: nothing is left of it", not any(gone.values()), ", ".join(f"{k} {v}" for k, v in gone.items()))
     of.ringway.stop()
+    of.untouched.stop()
     of.origin.terminate()
     of.nginx.child.terminate()
 

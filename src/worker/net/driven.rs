@@ -155,25 +155,42 @@ impl Driven {
     }
 
     pub(super) async fn send(&self, buf: Buf) -> (io::Result<usize>, Buf) {
-        // The ring carries out what it is given when this turn has ended. What is large is sent within it, so that the turn
-        // knows what it took.
-        if buf.len() >= limits::TURN_HEAVY {
-            let result = send_now(self.fd(), buf.filled(), 0);
-            if !would_block(&result) {
-                if let Some(weight) = spent(&result) {
-                    turns::next(weight).await;
-                }
-                return (result, buf);
-            }
+        let weight = Weight::of(buf.len());
+        let (result, buf) = match weight {
+            Weight::Heavy => self.send_in_turn(buf).await,
+            _ => self.send_driven(buf).await,
+        };
+        if turns::spend(*result.as_ref().unwrap_or(&0)) {
+            turns::next(weight).await;
         }
+        (result, buf)
+    }
+
+    // The ring would carry out what it was given when this turn has ended, and what waited for room in hundreds of sockets
+    // all at once. What is large is sent within a turn that has room for it.
+    async fn send_in_turn(&self, buf: Buf) -> (io::Result<usize>, Buf) {
+        let mut result = send_now(self.fd(), buf.filled(), 0);
+        if would_block(&result) {
+            if let Err(error) = self.writable().await {
+                return (Err(error), buf);
+            }
+            if turns::spend(0) {
+                turns::next(Weight::Heavy).await;
+            }
+            result = send_now(self.fd(), buf.filled(), 0);
+        }
+        if would_block(&result) {
+            return self.send_driven(buf).await;
+        }
+        (result, buf)
+    }
+
+    async fn send_driven(&self, buf: Buf) -> (io::Result<usize>, Buf) {
         self.begin();
-        // SAFETY: as in `recv`. monoio sends with MSG_NOSIGNAL.
+        // SAFETY: as in `recv_driven`. monoio sends with MSG_NOSIGNAL.
         let operation = unsafe { &mut *self.io.get() }.write(Filled(buf));
         let (result, Filled(buf)) = operation.await;
         self.end();
-        if let Some(weight) = spent(&result) {
-            turns::next(weight).await;
-        }
         (result, buf)
     }
 
@@ -191,7 +208,7 @@ impl Driven {
     async fn spliced(&self, result: &io::Result<usize>) {
         let n = *result.as_ref().unwrap_or(&0);
         if turns::spend(n / limits::SPLICE_CHEAPER) {
-            turns::next(Weight::of(n)).await;
+            turns::next(Weight::Heavy).await;
         }
     }
 
@@ -296,5 +313,7 @@ impl Drop for Driven {
             // SAFETY: `into_raw_fd` gives up the ownership of an open descriptor.
             drop(unsafe { OwnedFd::from_raw_fd(io.into_raw_fd()) });
         }
+        // A close frees what was not read here and, on this machine, what the peer could not send: 0.2 ms for 4 MiB.
+        turns::look();
     }
 }

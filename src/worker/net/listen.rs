@@ -5,7 +5,7 @@ use crate::limits;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
@@ -18,11 +18,12 @@ pub fn free(address: SocketAddr) -> io::Result<()> {
 }
 
 /// One listening socket. With `reuse_port` it joins other listeners on the address, and the kernel spreads connections
-/// over all of them. TCP_NODELAY is set and inherited by what is accepted.
+/// over all of them. TCP_NODELAY and TCP_NOTSENT_LOWAT are set and inherited by what is accepted.
 pub fn tcp(address: SocketAddr, reuse_port: bool) -> io::Result<OwnedFd> {
     let listening = || {
         let socket = new_tcp(address, reuse_port)?;
         socket.set_nodelay(true)?;
+        keep_little_unsent(&socket);
         socket.bind(&address.into())?;
         socket.listen(limits::LISTEN_BACKLOG)?;
         Ok(socket.into())
@@ -62,6 +63,15 @@ pub fn unix(path: &Path) -> io::Result<OwnedFd> {
 pub fn address_of(socket: &OwnedFd) -> io::Result<SocketAddr> {
     let address = socket2::SockRef::from(socket).local_addr()?;
     address.as_socket().ok_or_else(|| io::ErrorKind::InvalidInput.into())
+}
+
+/// Lets the kernel queue no more than `limits::UNSENT_BYTES` that the peer has no room for: else one who never reads pins as
+/// much as net.ipv4.tcp_wmem allows, 4 MiB, each. What is under way does not count, so a fast reader is not slowed down.
+fn keep_little_unsent(socket: &Socket) {
+    let most: libc::c_int = limits::UNSENT_BYTES;
+    let (option, len) = ((&raw const most).cast(), size_of::<libc::c_int>() as libc::socklen_t);
+    // SAFETY: the option is the integer that the pointer and the length name. Without it all works as before.
+    unsafe { libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, option, len) };
 }
 
 fn new_tcp(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
@@ -143,6 +153,19 @@ mod tests {
         // SAFETY: a plain query of an open descriptor.
         let flags = unsafe { libc::fcntl(std::os::fd::AsRawFd::as_raw_fd(&fd), libc::F_GETFD) };
         assert_eq!(flags, libc::FD_CLOEXEC);
+        let accepted = {
+            let client = std::net::TcpStream::connect(address_of(&fd).unwrap()).unwrap();
+            let accepted = std::iter::repeat_with(|| socket.accept()).find_map(Result::ok).unwrap().0;
+            drop(client);
+            accepted
+        };
+        let (mut unsent, mut len) = (0, 4);
+        // SAFETY: an integer, and its length.
+        let got = unsafe {
+            let option = (&raw mut unsent).cast();
+            libc::getsockopt(accepted.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, option, &raw mut len)
+        };
+        assert_eq!((got, unsent, accepted.nodelay().unwrap()), (0, limits::UNSENT_BYTES, true));
         if let Ok(v6) = tcp("[::1]:0".parse().unwrap(), false) {
             assert!(SockRef::from(&v6).only_v6().unwrap());
         }

@@ -5,7 +5,7 @@
 //! however many connections can go on at once. Each operation that ends costs something ([`spend`]), for what it lets the
 //! kernel do later; when `limits::TURN_BUDGET` is used up, or `limits::TURN_US` have passed, tasks stand in line for one of
 //! the next turns ([`next`]): those with little to do in one line, those with much in another, so that nobody has to wait
-//! until a hundred large bodies have got on.
+//! until a hundred large bodies have got on, and those whose head comes in pieces in a third.
 //!
 //! The runtime has no hook for this, but it polls its main future after the tasks of a turn if something has woken it. So
 //! that future does nothing but end turns ([`watched`]), and the first operation that ends in a turn wakes it ([`begin`]).
@@ -35,10 +35,12 @@ thread_local! {
 pub(super) enum Weight {
     Light,
     Heavy,
+    /// Little, but of something that came in pieces before: whoever came whole goes first.
+    Slow,
 }
 
 impl Weight {
-    /// By the bytes that it moved.
+    /// By the bytes that it might have moved.
     pub(super) fn of(bytes: usize) -> Weight {
         if bytes < limits::TURN_HEAVY { Weight::Light } else { Weight::Heavy }
     }
@@ -53,7 +55,7 @@ struct Turns {
     /// What is left of the turn's budget beside the portion that is being spent.
     budget: Cell<i32>,
     /// Those that wait for a turn with room, by [`Weight`]: in order, with the numbers that they took.
-    lines: [RefCell<Line>; 2],
+    lines: [RefCell<Line>; 3],
     /// The last number taken, and the last of those that this turn is open for.
     latest: Cell<u64>,
     called: Cell<u64>,
@@ -114,7 +116,7 @@ impl Turns {
         Turns {
             main: RefCell::new(None),
             budget: Cell::new(0),
-            lines: [const { RefCell::new(VecDeque::new()) }; 2],
+            lines: [const { RefCell::new(VecDeque::new()) }; 3],
             latest: Cell::new(0),
             called: Cell::new(0),
             chores: RefCell::new(Vec::new()),
@@ -122,6 +124,10 @@ impl Turns {
             standing: Cell::new(0),
             meter: RefCell::new(Meter::new()),
         }
+    }
+
+    fn lasts_us(&self) -> u64 {
+        clock_us().saturating_sub(self.meter.borrow().began_us)
     }
 
     fn wake_main(&self) {
@@ -144,13 +150,15 @@ impl Turns {
         self.standing.set(self.standing.get() - self.chores.borrow().len());
         self.chores.borrow_mut().drain(..).for_each(Waker::wake);
         self.called.set(self.latest.get());
-        let [light, heavy] = self.lines.each_ref().map(RefCell::borrow);
-        let (first, last) = (limits::TURN_HEAVY_FIRST, limits::TURN_HEAVY_LAST);
+        let [light, heavy, slow] = self.lines.each_ref().map(RefCell::borrow);
+        let first = limits::TURN_OTHERS_FIRST;
         let called = heavy
             .iter()
             .take(first)
+            .chain(slow.iter().take(first))
             .chain(light.iter().take(limits::TURN_CALLED))
-            .chain(heavy.iter().skip(first).take(last));
+            .chain(heavy.iter().skip(first).take(limits::TURN_HEAVY_LAST))
+            .chain(slow.iter().skip(first).take(limits::TURN_SLOW_LAST));
         called.for_each(|(_, waker)| waker.wake_by_ref());
     }
 }
@@ -189,12 +197,23 @@ pub(super) fn spend(bytes: usize) -> bool {
     })
 }
 
+/// Something was done that may have taken long: the clock is looked at when the next operation ends.
+pub(super) fn look() {
+    LEFT.with(|left| {
+        let now = left.get();
+        if now != FRESH {
+            TURNS.with(|turns| turns.budget.set(turns.budget.get() + now));
+            left.set(0);
+        }
+    });
+}
+
 /// A portion has been spent, and perhaps more: whether that was the last one of this turn.
 #[cold]
 fn is_over() -> bool {
     TURNS.with(|turns| {
         let budget = turns.budget.get() + LEFT.replace(0);
-        let over = budget <= 0 || clock_us().saturating_sub(turns.meter.borrow().began_us) >= limits::TURN_US;
+        let over = budget <= 0 || turns.lasts_us() >= limits::TURN_US;
         if over {
             turns.budget.set(0);
         } else {
@@ -232,12 +251,19 @@ impl Place {
             spend(0);
             return Poll::Pending;
         }
-        if spend(0) || self.number > turns.called.get() {
+        if spend(0) || self.number > turns.called.get() || self.is_too_much(turns) {
             self.entry(turns, |line, at| line[at].1.clone_from(waker));
             return Poll::Pending;
         }
         self.leave(turns);
         Poll::Ready(())
+    }
+
+    /// What is heavy takes long whatever comes of it, and only the first of its line may find a turn that is late.
+    fn is_too_much(&self, turns: &Turns) -> bool {
+        self.weight == Weight::Heavy
+            && turns.lines[Weight::Heavy as usize].borrow().front().is_some_and(|(first, _)| *first != self.number)
+            && turns.lasts_us() > limits::TURN_HEAVY_US
     }
 
     fn entry(&self, turns: &Turns, change: impl FnOnce(&mut Line, usize)) {
@@ -366,8 +392,8 @@ mod tests {
         (20..23).for_each(|_| crowd.come(next(Weight::Light)));
         crowd.come(chore());
         let (called, _) = crowd.turn();
-        assert_eq!(called, [23, 0, 1, 20, 21, 22, 2, 3, 4, 5, 6, 7]);
-        // A quarter of a megabyte each: after a few there is no room for another, but the next turn begins with two.
+        assert_eq!(called, [23, 0, 20, 21, 22, 1, 2, 3, 4, 5, 6]);
+        // A quarter of a megabyte each: after a few there is no room for another, but the next turn begins with one.
         crowd.turn();
         let mut on = 0;
         TURNS.with(Turns::end);
@@ -378,7 +404,19 @@ mod tests {
                 on += 1;
             }
         }
-        assert!((2..=5).contains(&on), "{on}");
+        assert!((1..=5).contains(&on), "{on}");
+    }
+
+    #[test]
+    fn heads_that_trickle_hold_up_nobody_and_get_on() {
+        let mut crowd = Crowd::default();
+        (0..2000).for_each(|_| crowd.come(next(Weight::Slow)));
+        crowd.come(next(Weight::Light));
+        let (called, on) = crowd.turn();
+        assert_eq!(called[..3], [0, 2000, 1]);
+        assert!(on.len() > 50 && on.len() <= 100, "{}", on.len());
+        let (_, on) = crowd.turn();
+        assert!(on[0] > 50 && on.len() > 50, "{on:?}");
     }
 
     #[test]
@@ -389,6 +427,16 @@ mod tests {
         TURNS.with(Turns::end);
         while !spend(1 << 20) {}
         assert!(crowd.polled(0));
+    }
+
+    #[test]
+    fn what_took_long_ends_the_turn_with_the_next_operation() {
+        TURNS.with(Turns::end);
+        assert!(!spend(0));
+        std::thread::sleep(std::time::Duration::from_micros(limits::TURN_US));
+        assert!(!spend(0), "the clock is looked at once a portion");
+        look();
+        assert!(spend(0));
     }
 
     fn times(turns: &[(u64, u64)]) -> TurnTimes {
