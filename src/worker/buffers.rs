@@ -171,9 +171,7 @@ impl Shelf {
             free.push(buf);
         }
     }
-}
 
-impl Shelf {
     /// Frees half of what nobody needed since the last call, and at most so many: to give memory back takes time.
     fn trim(&self, most: usize) {
         let mut free = self.free.borrow_mut();
@@ -297,6 +295,9 @@ mod tests {
         out.into_iter().for_each(|buf| pool.put(buf));
         assert_eq!((pool.in_use(Class::Large), pool.in_use(Class::Small)), (0, 0));
         assert_eq!(pool.take(Class::Large).class(), Class::Large);
+        let out: Vec<Buf> = (0..limits::BUFFERS_SMALL_KEPT + 1).map(|_| pool.take(Class::Small)).collect();
+        out.into_iter().for_each(|buf| pool.put(buf));
+        assert_eq!(pool.small.free.borrow().len(), limits::BUFFERS_SMALL_KEPT);
     }
 
     #[test]

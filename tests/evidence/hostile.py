@@ -141,9 +141,13 @@ class Stand:
         evil = free_port()
         self.origin = multiprocessing.Process(target=evil_origin, args=(evil,), daemon=True)
         self.origin.start()
+        # On another core than the attacked one, which takes the first: it must not wait for that.
+        cores = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {max(cores)})
         self.untouched = Ringway(
             directory, io, [], workers=1, routes={"*": "app"},
             clusters={"app": {"backends": {"b1": f"127.0.0.1:{self.nginx.port}"}}})
+        os.sched_setaffinity(0, cores)
         self.ringway = Ringway(
             directory, io, [], workers=1, routes={"*": "app", "evil.example": "evil"},
             clusters={"app": {"backends": {"b1": f"127.0.0.1:{self.nginx.port}"}},

@@ -79,6 +79,14 @@ impl<S: Stream> Stream for ToyStream<S> {
         Ok(())
     }
 
+    async fn more_readable(&self) -> io::Result<()> {
+        while !self.reading.borrow_mut().is_ready() {
+            self.inner.more_readable().await?;
+            self.receive_sealed().await;
+        }
+        Ok(())
+    }
+
     async fn recv(&self, mut buf: Buf) -> (io::Result<usize>, Buf) {
         while !self.reading.borrow_mut().is_ready() {
             self.receive_sealed().await;

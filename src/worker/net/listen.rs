@@ -67,7 +67,7 @@ pub fn address_of(socket: &OwnedFd) -> io::Result<SocketAddr> {
 
 /// Lets the kernel queue no more than `limits::UNSENT_BYTES` that the peer has no room for: else one who never reads pins as
 /// much as net.ipv4.tcp_wmem allows, 4 MiB, each. What is under way does not count, so a fast reader is not slowed down.
-fn keep_little_unsent(socket: &Socket) {
+pub(super) fn keep_little_unsent(socket: &Socket) {
     let most: libc::c_int = limits::UNSENT_BYTES;
     let (option, len) = ((&raw const most).cast(), size_of::<libc::c_int>() as libc::socklen_t);
     // SAFETY: the option is the integer that the pointer and the length name. Without it all works as before.

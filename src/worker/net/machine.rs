@@ -1,14 +1,10 @@
 //! Facts of the machine that decide how many cores run and what `ringway doctor` says: affinity, quota, kernel, limits.
 
 use super::driver::{RingFacts, ring_facts};
+use crate::limits;
 use std::ffi::CString;
-use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-
-/// The largest table of descriptors that is asked for: 8 MiB, where the limit is without bound.
-const DESCRIPTOR_TABLE_MAX: u64 = 1 << 20;
 
 /// What `ringway doctor` looks at.
 #[derive(Clone, Debug)]
@@ -125,12 +121,10 @@ pub fn raise_nofile() -> io::Result<u64> {
 /// waits for all cores whenever the table has to grow, at 256, 512, 1,024 and so on: a core that accepted the 257th
 /// connection stood still for 11 ms. A table takes 8 bytes of kernel memory a descriptor.
 pub fn size_descriptor_table(most: u64) {
-    let last = most.clamp(1, DESCRIPTOR_TABLE_MAX) - 1;
-    if let Ok(some) = File::open("/dev/null") {
-        // SAFETY: plain calls. What the first one returns is owned by nobody else; without memory for the table it is -1,
-        // and everything goes on as it would have.
-        unsafe { libc::close(libc::fcntl(some.as_raw_fd(), libc::F_DUPFD_CLOEXEC, last as libc::c_int)) };
-    }
+    let last = most.clamp(1, limits::DESCRIPTOR_TABLE_MAX) - 1;
+    // SAFETY: plain calls. std opens 0 to 2 if they are closed. What the first call returns is owned by nobody else; without
+    // memory for the table it is -1, and everything goes on as it would have.
+    unsafe { libc::close(libc::fcntl(0, libc::F_DUPFD_CLOEXEC, last as libc::c_int)) };
 }
 
 fn affinity() -> Vec<usize> {
@@ -198,6 +192,18 @@ fn cores(quota: &str, period: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_table_of_descriptors_has_its_size_from_the_start() {
+        let size = || -> u64 {
+            let status = std::fs::read_to_string("/proc/self/status").expect("it is there");
+            let line = status.lines().find_map(|line| line.strip_prefix("FDSize:")).expect("FDSize");
+            line.trim().parse().expect("a number")
+        };
+        let most = limit(libc::RLIMIT_NOFILE).0;
+        size_descriptor_table(most);
+        assert!(size() >= most.min(limits::DESCRIPTOR_TABLE_MAX), "{} of {most}", size());
+    }
 
     struct Tree(PathBuf);
 

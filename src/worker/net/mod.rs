@@ -61,9 +61,7 @@ pub trait Stream: 'static {
     /// Waits, holding no buffer, until a `recv` would not wait: bytes, end of stream, or an error.
     async fn readable(&self) -> io::Result<()>;
     /// The same for more of what came in part: where many can go on, those who said all at once go first.
-    async fn more_readable(&self) -> io::Result<()> {
-        self.readable().await
-    }
+    async fn more_readable(&self) -> io::Result<()>;
     /// Receives into the spare tail of `buf` (which must have room); appends. `Ok(0)` is the end of the stream.
     async fn recv(&self, buf: Buf) -> (io::Result<usize>, Buf);
     /// Sends all filled bytes. The sent ones are consumed from `buf` also when it fails: a full `buf.len()` with an error

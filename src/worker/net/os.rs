@@ -2,6 +2,7 @@
 //! (accept in batches and close-on-exec, connect with a handle from the first instant, close without a submission).
 
 use super::driven::Driven;
+use super::listen;
 use super::park::{self, Known};
 use super::pipe::Pipe;
 use super::turns::{self, Weight};
@@ -156,6 +157,7 @@ impl Os {
     async fn connect_ip(&self, to: SocketAddr, started: impl FnOnce(Handle)) -> io::Result<OsStream> {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), None)?;
         socket.set_nodelay(true)?;
+        listen::keep_little_unsent(&socket);
         started(Handle(socket.as_raw_fd()));
         let begun = socket.connect(&to.into());
         // Given to the driver only now: an unconnected socket is born with POLLHUP, which epoll would remember.

@@ -59,6 +59,8 @@ struct Turns {
     /// The last number taken, and the last of those that this turn is open for.
     latest: Cell<u64>,
     called: Cell<u64>,
+    /// The heavy one that is called before all others.
+    first_heavy: Cell<u64>,
     /// Those that wait for the next turn, whatever room it has.
     chores: RefCell<Vec<Waker>>,
     turn: Cell<u64>,
@@ -119,6 +121,7 @@ impl Turns {
             lines: [const { RefCell::new(VecDeque::new()) }; 3],
             latest: Cell::new(0),
             called: Cell::new(0),
+            first_heavy: Cell::new(0),
             chores: RefCell::new(Vec::new()),
             turn: Cell::new(0),
             standing: Cell::new(0),
@@ -151,14 +154,15 @@ impl Turns {
         self.chores.borrow_mut().drain(..).for_each(Waker::wake);
         self.called.set(self.latest.get());
         let [light, heavy, slow] = self.lines.each_ref().map(RefCell::borrow);
-        let first = limits::TURN_OTHERS_FIRST;
+        self.first_heavy.set(heavy.front().map_or(0, |(number, _)| *number));
+        let slow_first = limits::TURN_SLOW_FIRST;
         let called = heavy
             .iter()
-            .take(first)
-            .chain(slow.iter().take(first))
+            .take(1)
+            .chain(slow.iter().take(slow_first))
             .chain(light.iter().take(limits::TURN_CALLED))
-            .chain(heavy.iter().skip(first).take(limits::TURN_HEAVY_LAST))
-            .chain(slow.iter().skip(first).take(limits::TURN_SLOW_LAST));
+            .chain(heavy.iter().skip(1).take(limits::TURN_HEAVY_LAST))
+            .chain(slow.iter().skip(slow_first).take(limits::TURN_SLOW_LAST));
         called.for_each(|(_, waker)| waker.wake_by_ref());
     }
 }
@@ -259,10 +263,10 @@ impl Place {
         Poll::Ready(())
     }
 
-    /// What is heavy takes long whatever comes of it, and only the first of its line may find a turn that is late.
+    /// What is heavy takes long whatever comes of it, so all but the first one go on only in a turn that is young.
     fn is_too_much(&self, turns: &Turns) -> bool {
         self.weight == Weight::Heavy
-            && turns.lines[Weight::Heavy as usize].borrow().front().is_some_and(|(first, _)| *first != self.number)
+            && self.number != turns.first_heavy.get()
             && turns.lasts_us() > limits::TURN_HEAVY_US
     }
 
@@ -413,10 +417,25 @@ mod tests {
         (0..2000).for_each(|_| crowd.come(next(Weight::Slow)));
         crowd.come(next(Weight::Light));
         let (called, on) = crowd.turn();
-        assert_eq!(called[..3], [0, 2000, 1]);
+        assert_eq!(called[..limits::TURN_SLOW_FIRST + 1].last(), Some(&2000));
         assert!(on.len() > 50 && on.len() <= 100, "{}", on.len());
         let (_, on) = crowd.turn();
         assert!(on[0] > 50 && on.len() > 50, "{on:?}");
+    }
+
+    #[test]
+    fn in_a_turn_that_has_lasted_only_the_first_heavy_one_goes_on() {
+        let mut crowd = Crowd::default();
+        (0..5).for_each(|_| crowd.come(next(Weight::Heavy)));
+        crowd.come(next(Weight::Light));
+        TURNS.with(Turns::end);
+        assert!(crowd.polled(0));
+        std::thread::sleep(std::time::Duration::from_micros(limits::TURN_HEAVY_US + 1));
+        assert!(crowd.polled(5));
+        assert!((1..5).all(|who| !crowd.polled(who)));
+        // They are the first ones of the next turn.
+        crowd.called.lock().unwrap().clear();
+        assert!(crowd.turn().1.starts_with(&[1]));
     }
 
     #[test]

@@ -307,6 +307,10 @@ pub struct MemStream {
 }
 
 impl Stream for MemStream {
+    async fn more_readable(&self) -> io::Result<()> {
+        self.readable().await
+    }
+
     async fn readable(&self) -> io::Result<()> {
         self.mem.wait(Kind::Readable(self.end)).await.result().map(drop)
     }
