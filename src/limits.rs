@@ -63,12 +63,9 @@ pub const RING_ENTRIES: u32 = 1024;
 /// Completion entries of one ring: many connections may complete in one turn.
 pub const RING_COMPLETIONS: u32 = 16 * 1024;
 /// What one turn of the event loop may cost before other tasks wait for the next one: about its microseconds.
-pub const TURN_BUDGET: i32 = 1200;
+pub const TURN_BUDGET: i32 = 600;
 /// Microseconds after which the same holds, whatever it has cost.
-pub const TURN_US: u64 = 1500;
-/// Receives into large buffers that one driver may have at once: with 256 KiB each, 1 ms of work if all become ready, and 3
-/// where the buffers are touched for the first time.
-pub const LARGE_RECEIVES: usize = 4;
+pub const TURN_US: u64 = 750;
 /// What an operation costs, the request that is parsed or the answer that is written because of it included.
 pub const TURN_OPERATION: i32 = 8;
 /// Bytes that an operation copies for one unit more, out of memory that is in no cache.

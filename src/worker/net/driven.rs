@@ -108,18 +108,15 @@ impl Driven {
     }
 
     pub(super) async fn recv(&self, buf: Buf) -> (io::Result<usize>, Buf) {
-        if buf.class() == Class::Small {
-            return self.recv_driven(buf).await;
+        match buf.class() {
+            Class::Small => self.recv_driven(buf).await,
+            Class::Large => self.recv_in_turn(buf).await,
         }
-        // A receive that waits in the driver is carried out as soon as there are bytes, for however many have become ready:
-        // with large buffers that is a quarter of a megabyte each.
-        if let Some(_one) = LargeReceive::begin() {
-            return self.recv_driven(buf).await;
-        }
-        self.recv_in_turn(buf).await
     }
 
-    // Readiness is waited for, and the receive is a call within a turn that has room for it: a fifth more CPU time for 256 KiB.
+    // A receive that waits in the ring is carried out as soon as there are bytes, for however many have become ready: with large
+    // buffers that is a quarter of a megabyte each. So readiness is waited for, and the receive is a call within a turn that
+    // has room for it.
     async fn recv_in_turn(&self, buf: Buf) -> (io::Result<usize>, Buf) {
         let mut tail = Tail(buf);
         let mut result = recv_now(self.fd(), &mut tail);
@@ -156,9 +153,9 @@ impl Driven {
 
     pub(super) async fn send(&self, buf: Buf) -> (io::Result<usize>, Buf) {
         let weight = Weight::of(buf.len());
-        let (result, buf) = match weight {
-            Weight::Heavy => self.send_in_turn(buf).await,
-            _ => self.send_driven(buf).await,
+        let (result, buf) = match buf.class() {
+            Class::Small => self.send_driven(buf).await,
+            Class::Large => self.send_in_turn(buf).await,
         };
         if turns::spend(*result.as_ref().unwrap_or(&0)) {
             turns::next(weight).await;
@@ -233,30 +230,6 @@ impl Driven {
         }
         self.spliced(&result).await;
         result
-    }
-}
-
-thread_local! {
-    /// Receives into large buffers that this core's driver has.
-    static LARGE_RECEIVES: Cell<usize> = const { Cell::new(0) };
-}
-
-/// One of them; there are `limits::LARGE_RECEIVES` at most.
-struct LargeReceive;
-
-impl LargeReceive {
-    fn begin() -> Option<LargeReceive> {
-        let n = LARGE_RECEIVES.get();
-        (n < limits::LARGE_RECEIVES).then(|| {
-            LARGE_RECEIVES.set(n + 1);
-            LargeReceive
-        })
-    }
-}
-
-impl Drop for LargeReceive {
-    fn drop(&mut self) {
-        LARGE_RECEIVES.set(LARGE_RECEIVES.get() - 1);
     }
 }
 
