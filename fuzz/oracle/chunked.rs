@@ -1,6 +1,9 @@
-//! A chunked body decodes the same in pieces of any size, and what is written from it decodes to the same again. Input:
-//! the size of a piece, then the body.
+//! A chunked body decodes the same in pieces of any size, as the strict grammar says it does, and what is written from it
+//! decodes to the same again. Input: the size of a piece, then the body.
 
+use super::grammar;
+use super::policy::{self, Case};
+use super::wire;
 use ringway::http::body::{Body, CHUNK_PREFIX_MAX, END_OF_CHUNK, LAST_CHUNK, chunk_prefix};
 use ringway::http::framing::Framing;
 use ringway::http::reject::Fault;
@@ -40,6 +43,7 @@ pub fn check(bytes: &[u8]) {
     let whole = decode(input, input.len().max(1));
     assert_eq!(decode(input, 1), whole);
     assert_eq!(decode(input, usize::from(piece).max(1)), whole);
+    agrees(input, &whole);
 
     let Ok(Outcome { payload, done: true, trailers, .. }) = whole else { return };
     let mut again = Vec::new();
@@ -51,4 +55,23 @@ pub fn check(bytes: &[u8]) {
     again.extend([LAST_CHUNK, &trailers, b"\r\n"].concat());
     let consumed = again.len();
     assert_eq!(decode(&again, 7), Ok(Outcome { payload, consumed, done: true, trailers }));
+}
+
+/// The strict grammar says the same, but for what is refused by a policy.
+fn agrees(input: &[u8], outcome: &Result<Outcome, (Fault, usize)>) {
+    let said = grammar::body::body(grammar::Framing::Chunked, input);
+    match (outcome, &said.end) {
+        (Ok(Outcome { payload, consumed, done: true, trailers }), Ok(end)) => {
+            assert_eq!((payload, *consumed), (&said.content, end.bytes));
+            wire::judge_trailers(&wire::trailer_lines(trailers), &end.trailers);
+        }
+        // A trailer line is judged when it ends: its fault may be there already.
+        (Ok(Outcome { payload, done: false, .. }), Err(_)) => assert_eq!(*payload, said.content),
+        (Err(_), Err(grammar::No::Refused { .. })) => {}
+        (Err((fault, _)), end) => {
+            let case = Case { bytes: input, request: None, response: None };
+            assert!(policy::allows(*fault, &case), "refused for {fault:?}, the grammar says {end:?}");
+        }
+        (Ok(outcome), end) => panic!("taken as {outcome:?}, the grammar says {end:?}"),
+    }
 }

@@ -54,8 +54,10 @@ enum Extension {
     Quoted,
     /// Behind a backslash.
     Escaped,
-    /// White space behind the value, or its closing quote.
+    /// Behind the closing quote.
     ValueEnd,
+    /// White space behind the value: as the grammar has it, only another extension may follow, and not the line's end.
+    ValueSpace,
 }
 
 /// What the decoder found next.
@@ -287,16 +289,16 @@ fn extension(at: Extension, byte: u8) -> Result<State, Fault> {
     use Extension::*;
     let next = match (at, byte) {
         (_, b'\n') => return Err(Fault::BareLf),
-        (Start | NameSpace | Value | ValueEnd, b' ' | b'\t') => at,
+        (Start | NameSpace | Value | ValueSpace, b' ' | b'\t') => at,
         (Start, _) if field::is_tchar(byte) => Name,
         (Name, b' ' | b'\t') => NameSpace,
         (Name | NameSpace, b'=') => Value,
         (Name, _) if field::is_tchar(byte) => Name,
         (Name | Token | ValueEnd, b'\r') => return Ok(State::SizeLf),
-        (Name | NameSpace | Token | ValueEnd, b';') => Start,
+        (Name | NameSpace | Token | ValueEnd | ValueSpace, b';') => Start,
         (Value, b'"') => Quoted,
         (Value | Token, _) if field::is_tchar(byte) => Token,
-        (Token, b' ' | b'\t') => ValueEnd,
+        (Token | ValueEnd, b' ' | b'\t') => ValueSpace,
         (Quoted, b'"') => ValueEnd,
         (Quoted, b'\\') => Escaped,
         (Quoted | Escaped, b'\t' | b' '..=b'~' | 0x80..) => Quoted,
@@ -403,6 +405,8 @@ mod tests {
             (b"5;a=\r\n", Fault::ChunkExtension, 4),
             (b"5;a=\"x\r\ny\"\r\n", Fault::ChunkExtension, 6),
             (b"5;a \r\n", Fault::ChunkExtension, 4),
+            (b"5;a=b \r\n", Fault::ChunkExtension, 6),
+            (b"5;a=\"b\"\t\r\n", Fault::ChunkExtension, 8),
             (b"0\r\n\n", Fault::BareLf, 3),
             (b"0\n\n", Fault::BareLf, 1),
             (b"0\r\n\rX", Fault::BareCr, 4),
