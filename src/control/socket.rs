@@ -196,7 +196,8 @@ impl ControlSocket {
         if self.clients.len() == limits::CONTROL_CLIENTS_MAX {
             let silent =
                 self.clients.iter().filter(|(_, c)| c.deadline().is_none() && matches!(c.phase, Phase::Reading));
-            match silent.min_by_key(|(_, c)| c.since).map(|(key, _)| key) {
+            // Those of one turn have the same instant: the first to come is the first to go.
+            match silent.min_by_key(|(_, c)| (c.since, c.serial)).map(|(key, _)| key) {
                 Some(key) => self.drop_client(key, "another client needs the place"),
                 None => {
                     let _ = stream.write(&(self.refuse)("too many clients"));
@@ -430,8 +431,12 @@ mod tests {
         }
 
         fn connect(&mut self) -> Plain {
+            self.connect_at(Instant::now())
+        }
+
+        fn connect_at(&mut self, now: Instant) -> Plain {
             let stream = Plain::connect(&self.socket.path).expect("connected");
-            self.turn(Instant::now());
+            self.turn(now);
             stream
         }
 
@@ -522,7 +527,8 @@ mod tests {
     #[test]
     fn a_full_house_lets_the_longest_silent_client_go() {
         let mut control = Loop::open("full");
-        let mut streams: Vec<Plain> = (0..limits::CONTROL_CLIENTS_MAX + 3).map(|_| control.connect()).collect();
+        let now = Instant::now();
+        let mut streams: Vec<Plain> = (0..limits::CONTROL_CLIENTS_MAX + 3).map(|_| control.connect_at(now)).collect();
         assert_eq!(control.socket.clients.len(), limits::CONTROL_CLIENTS_MAX);
         for gone in &streams[..3] {
             assert_eq!(lines(gone), ["hello", "no: another client needs the place"]);
