@@ -74,6 +74,8 @@ pub const TURN_BYTES_PER_UNIT: usize = 1024;
 pub const SPLICE_CHEAPER: usize = 4;
 /// Bytes from which on an operation that waits for a turn stands in the line of the heavy ones.
 pub const TURN_HEAVY: usize = 32 * 1024;
+/// Bytes of chunks from which on it counts that they are tiny.
+pub const TURN_HARD: usize = 4 * 1024;
 /// Tasks that are called in a turn because they waited for it.
 pub const TURN_CALLED: usize = (TURN_BUDGET / TURN_OPERATION) as usize;
 /// Slow ones that go before them, as one heavy one does, so that they always get on: 5,000 a second in the longest turns.
@@ -81,7 +83,7 @@ pub const TURN_SLOW_FIRST: usize = 8;
 /// Heavy ones that go behind them, while the turn has not lasted [`TURN_HEAVY_US`]: another turn costs 1 us.
 pub const TURN_HEAVY_LAST: usize = 6;
 /// Microseconds.
-pub const TURN_HEAVY_US: u64 = 400;
+pub const TURN_HEAVY_US: u64 = 200;
 /// Slow ones that go behind all others.
 pub const TURN_SLOW_LAST: usize = 64;
 /// Watches that the clock fires, and clients it asks about, in one turn.

@@ -163,6 +163,8 @@ fn start(
         None => None,
     };
 
+    // The listeners last: who connects finds everything else in place.
+    let sink = Sink::open(&target).map_err(failed("$.log.access"))?;
     let mut listeners = Listeners::default();
     let mut opened = patiently(|| listeners.open(&supervisor.listeners(), cores), |(_, e)| e)
         .map_err(|(name, e)| Failure::System(format!("$.listeners.{name}: {e}")))?;
@@ -170,7 +172,6 @@ fn start(
     let mut monitor = door.monitor(cores, since).map_err(failed("control loop"))?;
     let status = patiently(|| monitor.open(status_listen.as_ref()), |e| e).map_err(failed("$.status.listen"))?;
     monitor.install(status_listen.as_ref(), status);
-    let sink = Sink::open(&target).map_err(failed("$.log.access"))?;
     let log = access_log::spawn(cores, sink).map_err(failed("no thread for the access log"))?;
     let publisher = Publisher::new(supervisor.snapshot());
     let (outbox, from_workers) = bounded(FROM_WORKERS_MAX);

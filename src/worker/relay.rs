@@ -80,10 +80,10 @@ pub(super) fn last_chunk(buf: &mut Buf, body: &Body) -> bool {
     buf.append(b"0\r\n") && buf.append(trailers) && buf.append(b"\r\n")
 }
 
-/// Whether the next piece of a body should be larger than this one, which filled its buffer. Of chunks that are mostly framing
-/// a large buffer would hold tens of thousands: a millisecond's work at once.
-fn grows(piece: &Decoded) -> bool {
-    piece.payload.len() >= piece.consumed / 2
+/// Whether a piece of a body is mostly framing. Of such chunks a large buffer would hold tens of thousands, a millisecond's
+/// work at once, and even a small one takes as long as ten requests.
+fn is_hard(piece: &Decoded) -> bool {
+    piece.consumed > limits::TURN_HARD && piece.payload.len() < piece.consumed / 2
 }
 
 /// Chooses the buffer for the next read of a body.
@@ -173,7 +173,9 @@ pub(super) async fn upload<N: Net, C: Stream>(
             break (413, Reason::BodyTooLarge);
         }
         turn.received.set(body.payload_bytes());
-        was_full &= grows(&piece);
+        let hard = is_hard(&piece);
+        turn.stream.is_hard(hard);
+        was_full &= !hard;
         if in_head {
             rest = &rest[piece.consumed..];
         }
@@ -405,7 +407,9 @@ pub(super) async fn deliver<N: Net, C: Stream>(
         };
         clean = piece.consumed == buf.len();
         ended = body.is_done();
-        was_full &= grows(&piece);
+        let hard = is_hard(&piece);
+        backend.is_hard(hard);
+        was_full &= !hard;
         whole = frame(&mut buf, piece, encoding, &body);
     };
     core.buffers.put(buf);

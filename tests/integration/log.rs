@@ -7,6 +7,7 @@ use crate::settings::{BODY_MAX, set};
 use serde_json::{Value, json};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 on_both_drivers! {
     fn one_line_per_exchange(driver) {
@@ -238,14 +239,14 @@ on_both_drivers! {
         let origin = Origin::saying("ok");
         let ringway = Ringway::with(driver, &[&origin], |c| set(c, "workers", 2));
         let path = ringway.scratch.path("access.log");
-        let running = AtomicBool::new(true);
+        let (running, begin) = (AtomicBool::new(true), Instant::now());
         let requests: u64 = std::thread::scope(|scope| {
             let load = |i: usize| {
                 let (ringway, running) = (&ringway, &running);
                 scope.spawn(move || {
                     let mut client = Client::to(ringway);
                     let mut n = 0;
-                    while running.load(Ordering::Relaxed) {
+                    while running.load(Ordering::Relaxed) && begin.elapsed() < seconds(60) {
                         assert_eq!(client.get(&format!("/{i}/{n}")).status, 200);
                         n += 1;
                     }

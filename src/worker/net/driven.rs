@@ -56,6 +56,8 @@ pub(super) struct Driven {
     io: ManuallyDrop<UnsafeCell<UnixStream>>,
     /// Operations that were begun and whose futures have not ended. One dropped half-way stays counted for ever.
     pub(super) under_way: Cell<u32>,
+    /// What comes takes long to read.
+    hard: Cell<bool>,
     /// Of a stream: whether the parking lot has it in its set.
     pub(super) known: Known,
 }
@@ -63,7 +65,12 @@ pub(super) struct Driven {
 impl Driven {
     pub(super) fn new(fd: OwnedFd) -> io::Result<Driven> {
         let io = UnixStream::from_std(fd.into())?;
-        Ok(Driven { io: ManuallyDrop::new(UnsafeCell::new(io)), under_way: Cell::new(0), known: Known::No })
+        Ok(Driven {
+            io: ManuallyDrop::new(UnsafeCell::new(io)),
+            under_way: Cell::new(0),
+            hard: Cell::new(false),
+            known: Known::No,
+        })
     }
 
     fn io(&self) -> &UnixStream {
@@ -132,9 +139,7 @@ impl Driven {
         if would_block(&result) {
             return self.recv_driven(tail.0).await;
         }
-        if let Some(weight) = spent(&result) {
-            turns::next(weight).await;
-        }
+        self.received(&result).await;
         (result, tail.0)
     }
 
@@ -145,10 +150,27 @@ impl Driven {
         let operation = unsafe { &mut *self.io.get() }.read(Tail(buf));
         let (result, Tail(buf)) = operation.await;
         self.end();
-        if let Some(weight) = spent(&result) {
-            turns::next(weight).await;
-        }
+        self.received(&result).await;
         (result, buf)
+    }
+
+    async fn received(&self, result: &io::Result<usize>) {
+        let n = *result.as_ref().unwrap_or(&0);
+        let over = turns::spend(n);
+        if self.hard.get() {
+            // Always: it would make this turn long, however young it is.
+            turns::next(Weight::Heavy).await;
+        } else if over {
+            turns::next(Weight::of(n)).await;
+        }
+    }
+
+    /// See [`super::Stream::is_hard`].
+    pub(super) fn is_hard(&self, hard: bool) {
+        self.hard.set(hard);
+        if hard {
+            turns::look();
+        }
     }
 
     pub(super) async fn send(&self, buf: Buf) -> (io::Result<usize>, Buf) {
@@ -231,12 +253,6 @@ impl Driven {
         self.spliced(&result).await;
         result
     }
-}
-
-/// An operation has ended, which copied bytes: how much is behind it, if that has to wait for another turn.
-fn spent(result: &io::Result<usize>) -> Option<Weight> {
-    let n = *result.as_ref().unwrap_or(&0);
-    turns::spend(n).then(|| Weight::of(n))
 }
 
 /// Receives what is there, if anything is.
