@@ -74,6 +74,8 @@ pub const TURN_BYTES_PER_UNIT: usize = 1024;
 pub const SPLICE_CHEAPER: usize = 4;
 /// Bytes from which on an operation that waits for a turn stands in the line of the heavy ones.
 pub const TURN_HEAVY: usize = 32 * 1024;
+/// Receives and sends of one connection in a turn.
+pub const TURN_SHARE: u8 = 2;
 /// Bytes of chunks from which on it counts that they are tiny.
 pub const TURN_HARD: usize = 4 * 1024;
 /// Tasks that are called in a turn because they waited for it.

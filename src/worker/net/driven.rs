@@ -55,9 +55,12 @@ unsafe impl IoBuf for Filled {
 pub(super) struct Driven {
     io: ManuallyDrop<UnsafeCell<UnixStream>>,
     /// Operations that were begun and whose futures have not ended. One dropped half-way stays counted for ever.
-    pub(super) under_way: Cell<u32>,
+    pub(super) under_way: Cell<u16>,
     /// What comes takes long to read.
     hard: Cell<bool>,
+    /// A turn, as far as it fits, and how many receives and sends ended in it.
+    turn: Cell<u16>,
+    used: Cell<u8>,
     /// Of a stream: whether the parking lot has it in its set.
     pub(super) known: Known,
 }
@@ -69,6 +72,8 @@ impl Driven {
             io: ManuallyDrop::new(UnsafeCell::new(io)),
             under_way: Cell::new(0),
             hard: Cell::new(false),
+            turn: Cell::new(0),
+            used: Cell::new(0),
             known: Known::No,
         })
     }
@@ -156,7 +161,7 @@ impl Driven {
 
     async fn received(&self, result: &io::Result<usize>) {
         let n = *result.as_ref().unwrap_or(&0);
-        let over = turns::spend(n);
+        let over = turns::spend(n) | self.had_its_share();
         if self.hard.get() {
             // Always: it would make this turn long, however young it is.
             turns::next(Weight::Heavy).await;
@@ -179,10 +184,19 @@ impl Driven {
             Class::Small => self.send_driven(buf).await,
             Class::Large => self.send_in_turn(buf).await,
         };
-        if turns::spend(*result.as_ref().unwrap_or(&0)) {
+        if turns::spend(*result.as_ref().unwrap_or(&0)) | self.had_its_share() {
             turns::next(weight).await;
         }
         (result, buf)
+    }
+
+    /// A receive or send has ended: whether this was the last one of the turn. What does not have to wait, as most does not
+    /// with epoll, could go on until nobody else gets on in this turn.
+    fn had_its_share(&self) -> bool {
+        let now = turns::number() as u16;
+        let used = if self.turn.replace(now) == now { self.used.get().saturating_add(1) } else { 1 };
+        self.used.set(used);
+        used >= limits::TURN_SHARE
     }
 
     // The ring would carry out what it was given when this turn has ended, and what waited for room in hundreds of sockets

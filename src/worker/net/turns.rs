@@ -22,7 +22,7 @@ use std::task::{Poll, Waker};
 /// No operation has ended in this turn.
 const FRESH: i32 = i32::MAX;
 /// What is spent between two looks at the clock.
-const PORTION: i32 = 16 * limits::TURN_OPERATION;
+const PORTION: i32 = 8 * limits::TURN_OPERATION;
 
 thread_local! {
     /// What is left of the portion that is being spent, or FRESH. By itself, since every operation looks at it.
@@ -199,6 +199,12 @@ pub(super) fn spend(bytes: usize) -> bool {
         left.set(now);
         now < 0 && is_over()
     })
+}
+
+/// Of the turn that is running.
+#[inline]
+pub(super) fn number() -> u64 {
+    TURNS.with(|turns| turns.turn.get())
 }
 
 /// Something was done that may have taken long: the clock is looked at when the next operation ends.
