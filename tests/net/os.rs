@@ -181,6 +181,28 @@ async fn urgent_bytes_are_left_to_a_recv(f: OsFixture) {
     assert_eq!(server.fill(&mut pipe, 100).await.unwrap(), 4);
 }
 
+/// Operations that never have to wait, as with epoll: whoever does one behind the other gets no further in a turn than others.
+async fn nobody_has_a_turn_alone(f: OsFixture) {
+    let (listener, endpoint) = f.listen(Family::Tcp);
+    let client = f.os.connect(&endpoint, |_| {}).await.unwrap();
+    let mut out = Vec::new();
+    f.os.accept(&listener, &mut out).await.unwrap();
+    let sent = Rc::new(Cell::new(0));
+    let so_far = sent.clone();
+    f.os.spawn(async move {
+        for n in 1..=50 {
+            client.send_all(buf(b"x")).await.0.unwrap();
+            so_far.set(n);
+        }
+    });
+    let mut turns = 0;
+    while sent.get() < 50 {
+        f.os.next_turn().await;
+        turns += 1;
+        assert!(sent.get() <= 2 * (turns + 1), "{} in {turns} turns", sent.get());
+    }
+}
+
 /// A pipe is two descriptors that no child inherits, and gone when it is dropped.
 async fn pipes_are_descriptors(f: OsFixture) {
     let before = f.held();
@@ -208,5 +230,6 @@ on_both!(
     waiting_costs_nothing,
     a_close_is_done_at_once,
     urgent_bytes_are_left_to_a_recv,
+    nobody_has_a_turn_alone,
     pipes_are_descriptors,
 );
