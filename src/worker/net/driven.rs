@@ -144,7 +144,9 @@ impl Driven {
         if would_block(&result) {
             return self.recv_driven(tail.0).await;
         }
-        self.received(&result).await;
+        if let Some(weight) = self.received(&result) {
+            turns::next(weight).await;
+        }
         (result, tail.0)
     }
 
@@ -155,18 +157,21 @@ impl Driven {
         let operation = unsafe { &mut *self.io.get() }.read(Tail(buf));
         let (result, Tail(buf)) = operation.await;
         self.end();
-        self.received(&result).await;
+        if let Some(weight) = self.received(&result) {
+            turns::next(weight).await;
+        }
         (result, buf)
     }
 
-    async fn received(&self, result: &io::Result<usize>) {
+    /// How much is behind a receive that has ended, if that has to wait for another turn: what is hard to read always, since
+    /// it would make this one long however young it is.
+    #[inline]
+    fn received(&self, result: &io::Result<usize>) -> Option<Weight> {
         let n = *result.as_ref().unwrap_or(&0);
         let over = turns::spend(n) | self.had_its_share();
-        if self.hard.get() {
-            // Always: it would make this turn long, however young it is.
-            turns::next(Weight::Heavy).await;
-        } else if over {
-            turns::next(Weight::of(n)).await;
+        match self.hard.get() {
+            true => Some(Weight::Heavy),
+            false => over.then(|| Weight::of(n)),
         }
     }
 
@@ -192,6 +197,7 @@ impl Driven {
 
     /// A receive or send has ended: whether this was the last one of the turn. What does not have to wait, as most does not
     /// with epoll, could go on until nobody else gets on in this turn.
+    #[inline]
     fn had_its_share(&self) -> bool {
         let now = turns::number() as u16;
         let used = if self.turn.replace(now) == now { self.used.get().saturating_add(1) } else { 1 };
