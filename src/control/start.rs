@@ -163,7 +163,7 @@ fn start(
         None => None,
     };
 
-    // The listeners last: who connects finds everything else in place.
+    // Before the listeners: who connects finds the file in place.
     let sink = Sink::open(&target).map_err(failed("$.log.access"))?;
     let mut listeners = Listeners::default();
     let mut opened = patiently(|| listeners.open(&supervisor.listeners(), cores), |(_, e)| e)

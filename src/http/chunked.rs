@@ -195,7 +195,7 @@ impl Decoder {
                 self.state = State::Data;
                 return bytes.len() - line.len() + digits + 2;
             } else {
-                break;
+                return 0;
             }
         }
         0

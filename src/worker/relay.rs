@@ -82,8 +82,11 @@ pub(super) fn last_chunk(buf: &mut Buf, body: &Body) -> bool {
 
 /// Whether a piece of a body is mostly framing. Of such chunks a large buffer would hold tens of thousands, a millisecond's
 /// work at once, and even a small one takes as long as ten requests.
-fn is_hard(piece: &Decoded) -> bool {
-    piece.consumed > limits::TURN_HARD && piece.payload.len() < piece.consumed / 2
+/// Its stream is told.
+fn was_hard(from: &impl Stream, piece: &Decoded) -> bool {
+    let hard = piece.consumed > limits::TURN_HARD && piece.payload.len() < piece.consumed / 2;
+    from.mark_hard(hard);
+    hard
 }
 
 /// Chooses the buffer for the next read of a body.
@@ -173,9 +176,7 @@ pub(super) async fn upload<N: Net, C: Stream>(
             break (413, Reason::BodyTooLarge);
         }
         turn.received.set(body.payload_bytes());
-        let hard = is_hard(&piece);
-        turn.stream.is_hard(hard);
-        was_full &= !hard;
+        was_full &= !was_hard(turn.stream, &piece);
         if in_head {
             rest = &rest[piece.consumed..];
         }
@@ -407,9 +408,7 @@ pub(super) async fn deliver<N: Net, C: Stream>(
         };
         clean = piece.consumed == buf.len();
         ended = body.is_done();
-        let hard = is_hard(&piece);
-        backend.is_hard(hard);
-        was_full &= !hard;
+        was_full &= !was_hard(backend, &piece);
         whole = frame(&mut buf, piece, encoding, &body);
     };
     core.buffers.put(buf);

@@ -87,6 +87,10 @@ impl<S: Stream> Stream for ToyStream<S> {
         Ok(())
     }
 
+    fn mark_hard(&self, hard: bool) {
+        self.inner.mark_hard(hard);
+    }
+
     async fn recv(&self, mut buf: Buf) -> (io::Result<usize>, Buf) {
         while !self.reading.borrow_mut().is_ready() {
             self.receive_sealed().await;

@@ -97,7 +97,7 @@ async fn operations_are_small(f: OsFixture) {
         size_of_val(&f.os.connect(&endpoint, |_| {})),
         size_of_val(&f.os.accept(&listener, &mut Vec::new())),
     ];
-    assert!(sizes.iter().all(|size| *size <= 610), "{sizes:?}");
+    assert!(sizes.iter().all(|size| *size <= 600), "{sizes:?}");
     assert!(size_of_val(&stream) <= 16);
 }
 

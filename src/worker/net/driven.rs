@@ -175,8 +175,8 @@ impl Driven {
         }
     }
 
-    /// See [`super::Stream::is_hard`].
-    pub(super) fn is_hard(&self, hard: bool) {
+    /// See [`super::Stream::mark_hard`].
+    pub(super) fn mark_hard(&self, hard: bool) {
         self.hard.set(hard);
         if hard {
             turns::look();
@@ -185,14 +185,20 @@ impl Driven {
 
     pub(super) async fn send(&self, buf: Buf) -> (io::Result<usize>, Buf) {
         let weight = Weight::of(buf.len());
-        let (result, buf) = match buf.class() {
+        let (over, result, buf) = match buf.class() {
             Class::Small => self.send_driven(buf).await,
             Class::Large => self.send_in_turn(buf).await,
         };
-        if turns::spend(*result.as_ref().unwrap_or(&0)) | self.had_its_share() {
+        if over {
             turns::next(weight).await;
         }
         (result, buf)
+    }
+
+    /// Counts a send that has ended; `true`: whatever comes next should wait for another turn.
+    #[inline]
+    fn sent(&self, result: &io::Result<usize>) -> bool {
+        turns::spend(*result.as_ref().unwrap_or(&0)) | self.had_its_share()
     }
 
     /// A receive or send has ended: whether this was the last one of the turn. What does not have to wait, as most does not
@@ -207,11 +213,12 @@ impl Driven {
 
     // The ring would carry out what it was given when this turn has ended, and what waited for room in hundreds of sockets
     // all at once. What is large is sent within a turn that has room for it.
-    async fn send_in_turn(&self, buf: Buf) -> (io::Result<usize>, Buf) {
+    async fn send_in_turn(&self, buf: Buf) -> (bool, io::Result<usize>, Buf) {
         let mut result = send_now(self.fd(), buf.filled(), 0);
         if would_block(&result) {
             if let Err(error) = self.writable().await {
-                return (Err(error), buf);
+                let result = Err(error);
+                return (self.sent(&result), result, buf);
             }
             if turns::spend(0) {
                 turns::next(Weight::Heavy).await;
@@ -221,16 +228,16 @@ impl Driven {
         if would_block(&result) {
             return self.send_driven(buf).await;
         }
-        (result, buf)
+        (self.sent(&result), result, buf)
     }
 
-    async fn send_driven(&self, buf: Buf) -> (io::Result<usize>, Buf) {
+    async fn send_driven(&self, buf: Buf) -> (bool, io::Result<usize>, Buf) {
         self.begin();
         // SAFETY: as in `recv_driven`. monoio sends with MSG_NOSIGNAL.
         let operation = unsafe { &mut *self.io.get() }.write(Filled(buf));
         let (result, Filled(buf)) = operation.await;
         self.end();
-        (result, buf)
+        (self.sent(&result), result, buf)
     }
 
     // Always a call: the driver has no flag for it.

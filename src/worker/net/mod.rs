@@ -64,9 +64,9 @@ pub trait Stream: 'static {
     async fn more_readable(&self) -> io::Result<()>;
     /// Receives into the spare tail of `buf` (which must have room); appends. `Ok(0)` is the end of the stream.
     async fn recv(&self, buf: Buf) -> (io::Result<usize>, Buf);
-    /// Whether it took long to read what came last. Then more of it will: where many can go on, the next receive waits with
-    /// those that have much to do.
-    fn is_hard(&self, _hard: bool) {}
+    /// Says whether it took long to read what came last. Then more of it will: where many can go on, the next receive waits
+    /// with those that have much to do.
+    fn mark_hard(&self, hard: bool);
     /// Sends all filled bytes. The sent ones are consumed from `buf` also when it fails: a full `buf.len()` with an error
     /// means that not one byte was handed to the kernel.
     async fn send_all(&self, mut buf: Buf) -> (io::Result<()>, Buf) {

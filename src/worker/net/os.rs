@@ -51,8 +51,8 @@ impl Stream for OsStream {
         self.0.recv(buf).await
     }
 
-    fn is_hard(&self, hard: bool) {
-        self.0.is_hard(hard);
+    fn mark_hard(&self, hard: bool) {
+        self.0.mark_hard(hard);
     }
 
     async fn send(&self, mut buf: Buf) -> (io::Result<usize>, Buf) {

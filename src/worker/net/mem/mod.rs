@@ -315,6 +315,8 @@ impl Stream for MemStream {
         self.mem.wait(Kind::Readable(self.end)).await.result().map(drop)
     }
 
+    fn mark_hard(&self, _hard: bool) {}
+
     async fn recv(&self, mut buf: Buf) -> (io::Result<usize>, Buf) {
         assert!(buf.spare() > 0, "a receive into nothing would look like the end of the stream");
         let outcome = self.mem.wait(Kind::Recv(self.end, buf.spare())).await;
