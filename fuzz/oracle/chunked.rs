@@ -63,7 +63,7 @@ fn agrees(input: &[u8], outcome: &Result<Outcome, (Fault, usize)>) {
     match (outcome, &said.end) {
         (Ok(Outcome { payload, consumed, done: true, trailers }), Ok(end)) => {
             assert_eq!((payload, *consumed), (&said.content, end.bytes));
-            wire::judge_trailers(&wire::trailer_lines(trailers), &end.trailers);
+            wire::judge_trailers(&wire::trailer_lines(trailers), &end.trailers, &[]);
         }
         // A trailer line is judged when it ends: its fault may be there already.
         (Ok(Outcome { payload, done: false, .. }), Err(_)) => assert_eq!(*payload, said.content),
