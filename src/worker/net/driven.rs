@@ -150,6 +150,18 @@ impl Driven {
         (result, tail.0)
     }
 
+    // By a call also what is small: the ring would do no more for it, and only when this turn has ended.
+    pub(super) async fn recv_now(&self, buf: Buf) -> (io::Result<usize>, Buf) {
+        let mut tail = Tail(buf);
+        let result = recv_now(self.fd(), &mut tail);
+        if !would_block(&result)
+            && let Some(weight) = self.received(&result)
+        {
+            turns::next(weight).await;
+        }
+        (result, tail.0)
+    }
+
     async fn recv_driven(&self, buf: Buf) -> (io::Result<usize>, Buf) {
         self.begin();
         // SAFETY: monoio asks for `&mut` only to keep two readers apart. The call clones the descriptor's count into the
