@@ -80,7 +80,10 @@ pub const TURN_SHARE: u8 = 2;
 pub const TURN_HARD: usize = 4 * 1024;
 /// Tasks that are called in a turn because they waited for it.
 pub const TURN_CALLED: usize = (TURN_BUDGET / TURN_OPERATION) as usize;
-/// Slow ones that go before them, as one heavy one does, so that they always get on: 5,000 a second in the longest turns.
+/// Of these, as many go before all others, so that no heavy one has a turn alone.
+pub const TURN_LIGHT_FIRST: usize = 8;
+/// Slow ones that go before the rest of them, as one heavy one does, so that they always get on: 5,000 a second in the longest
+/// turns.
 pub const TURN_SLOW_FIRST: usize = 8;
 /// Heavy ones that go behind them, while the turn has not lasted [`TURN_HEAVY_US`]: another turn costs 1 us.
 pub const TURN_HEAVY_LAST: usize = 6;

@@ -265,7 +265,7 @@ impl Driven {
 
     async fn spliced(&self, result: &io::Result<usize>) {
         let n = *result.as_ref().unwrap_or(&0);
-        if turns::spend(n / limits::SPLICE_CHEAPER) {
+        if turns::spend(n / limits::SPLICE_CHEAPER) | self.had_its_share() {
             turns::next(Weight::Heavy).await;
         }
     }
@@ -276,6 +276,9 @@ impl Driven {
         let mut result = pipe.fill_from(self.fd(), most);
         if would_block(&result) {
             self.readable().await?;
+            if turns::spend(0) {
+                turns::next(Weight::Heavy).await;
+            }
             result = pipe.fill_from(self.fd(), most);
         }
         self.spliced(&result).await;
@@ -287,6 +290,9 @@ impl Driven {
         let mut result = pipe.pour_into(self.fd());
         if would_block(&result) {
             self.writable().await?;
+            if turns::spend(0) {
+                turns::next(Weight::Heavy).await;
+            }
             result = pipe.pour_into(self.fd());
         }
         self.spliced(&result).await;
