@@ -76,6 +76,8 @@ pub const SPLICE_CHEAPER: usize = 4;
 pub const TURN_HEAVY: usize = 32 * 1024;
 /// Receives and sends of one connection in a turn.
 pub const TURN_SHARE: u8 = 2;
+/// The same where a pipe is filled or poured: a head and 256 KiB go out within one turn.
+pub const TURN_SHARE_SPLICED: u8 = 5;
 /// Bytes of chunks from which on it counts that they are tiny.
 pub const TURN_HARD: usize = 4 * 1024;
 /// Tasks that are called in a turn because they waited for it.
