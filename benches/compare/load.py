@@ -36,7 +36,7 @@ WORKLOADS = {
     "close": Workload("A new connection for each small GET, 64 at a time", "oha", 64, close=True),
     "16k": Workload("GET of 16 KiB, 64 connections", "wrk", 64, "/16k"),
     "256k": Workload("GET of 256 KiB, 32 connections", "wrk", 32, "/256k"),
-    "4m": Workload("GET of 4 MiB, 16 connections", "wrk", 16, "/4m"),
+    "4m": Workload("GET of 4 MiB, 8 connections", "wrk", 8, "/4m"),
     "1000": Workload("Small GET, 1,000 keep-alive connections", "wrk", 1000),
     "upload": Workload("POST of 1 MiB, 16 connections", "wrk", 16, "/upload", upload=UPLOAD_BYTES),
     "pipeline": Workload("Small GETs, 16 pipelined at a time, 64 connections", "wrk", 64, depth=16),
@@ -91,19 +91,17 @@ PARSE = {"wrk": parse_wrk, "h2load": parse_h2load, "oha": parse_oha}
 def load(stand: Stand, workload: Workload, program: str, port: int, seconds: float, rate: int) -> Figures:
     """Runs the tool once against a port; gives what it says."""
     words = command(workload, program, f"http://127.0.0.1:{port}{workload.path}", seconds, rate)
-    child = stand.spawn(words, stand.load_cpu, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        if workload.tool == "wrk":
-            time.sleep(seconds)
-            child.send_signal(signal.SIGINT)
-        out = child.communicate(timeout=seconds + 15)[0]
-        figures = PARSE[workload.tool](out)
-    except subprocess.TimeoutExpired as error:
-        raise Fails(f"{workload.tool} does not come to its end") from error
-    except (ValueError, KeyError, StopIteration) as error:
-        raise Fails(f"{workload.tool} says {out.strip()[-150:]!r}") from error
-    finally:
-        stand.end(child)
+    with stand.child(words, stand.load_cpu, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
+        try:
+            if workload.tool == "wrk":
+                time.sleep(seconds)
+                child.send_signal(signal.SIGINT)
+            out = child.communicate(timeout=seconds + 15)[0]
+            figures = PARSE[workload.tool](out)
+        except subprocess.TimeoutExpired as error:
+            raise Fails(f"{workload.tool} does not come to its end") from error
+        except (ValueError, KeyError, StopIteration) as error:
+            raise Fails(f"{workload.tool} says {out.strip()[-150:]!r}") from error
     if not figures["requests"]:
         raise Fails(f"no answer to {workload.tool}, {figures['errors']:.0f} errors")
     if workload.depth > 1:
