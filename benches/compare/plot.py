@@ -1,6 +1,6 @@
 """The plot of a comparison: one bar chart per workload, shorter is better. Reads JSON from standard input, writes the SVG named.
 
-[{"title", "unit", "bars": [{"peer", "median", "least", "most"} or {"peer", "why"}]}]
+{"title", "charts": [{"title", "unit", "bars": [{"peer", "median", "least", "most"} or {"peer", "why"}]}]}
 """
 import json
 import sys
@@ -34,7 +34,8 @@ def draw(axes: pyplot.Axes, chart: dict) -> None:
 
 def main() -> None:
     """Reads, draws, writes."""
-    charts = json.load(sys.stdin)
+    given = json.load(sys.stdin)
+    charts = given["charts"]
     pyplot.rcParams.update({"font.size": 8, "axes.titlesize": 8, "svg.hashsalt": "ringway", "figure.facecolor": "white"})
     rows = -(-len(charts) // COLUMNS)
     figure, grid = pyplot.subplots(rows, COLUMNS, figsize=(12, 1.9 * rows), squeeze=False, layout="constrained")
@@ -42,6 +43,7 @@ def main() -> None:
         draw(axes, chart)
     for axes in list(grid.flat)[len(charts):]:
         axes.set_axis_off()
+    figure.suptitle(given["title"], fontsize=9)
     figure.savefig(sys.argv[1], metadata={"Date": None})
 
 

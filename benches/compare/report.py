@@ -31,7 +31,8 @@ SUBJECT = "ringway"
 
 @dataclasses.dataclass
 class Results:
-    """Everything that a run has found out. A cell is a workload and a peer; it has samples, or a fault, or both."""
+    """Everything that a run has found out. A cell is a workload and a peer; it has samples, or a fault
+    (`fails: why`, `not installed: why`, `not measured: why`), or both."""
 
     peers: list[str]
     workloads: list[str]
@@ -47,6 +48,10 @@ class Results:
         """Whether a peer's figures may be compared: it had no fault, and hardly an error."""
         errors = sum(self.values(workload, peer, "errors"))
         return (workload, peer) not in self.faults and errors * 100 <= ERRORS_MAX_PERCENT * max(1, sum(self.values(workload, peer, "requests")))
+
+    def word(self, workload: str, peer: str) -> str:
+        """What stands for figures that there are not."""
+        return self.faults.get((workload, peer), "–").partition(":")[0]
 
     def medians(self, workload: str, metric: str) -> dict[str, float]:
         """Of each peer whose figures may be compared."""
@@ -70,6 +75,11 @@ def ratio(results: Results, workload: str, metric: str) -> str:
     return f"{medians[SUBJECT] / best(others):.2f}"
 
 
+def headline(workload: str) -> str:
+    """The figure of a workload to trust, and to show first."""
+    return "idle_kib" if workload == "idle" else "cpu_us"
+
+
 def row(results: Results, workload: str, metric: str, title: str, spread: bool) -> str:
     """One row: a cell for each peer, and the ratio."""
     medians, best, cells = results.medians(workload, metric), METRICS[metric].best, []
@@ -77,15 +87,15 @@ def row(results: Results, workload: str, metric: str, title: str, spread: bool) 
     for peer in results.peers:
         values = results.values(workload, peer, metric)
         if not values:
-            cells.append("fails" if (workload, peer) in results.faults else "–")
+            cells.append(results.word(workload, peer))
             continue
         if metric == "errors":
-            cells.append(f"{sum(values):,.0f}")
-            continue
-        text = number(statistics.median(values))
-        text = f"**{text}**" if text == winner and peer in medians else text
-        if spread and len(values) > 1:
-            text += f" ({number(min(values))} – {number(max(values))})"
+            text = f"{sum(values):,.0f}"
+        else:
+            text = number(statistics.median(values))
+            text = f"**{text}**" if text == winner and peer in medians else text
+            if spread and len(values) > 1:
+                text += f" ({number(min(values))} – {number(max(values))})"
         cells.append(text if results.sound(workload, peer) else f"{text} †")
     return f"| {title} | {' | '.join(cells)} | {ratio(results, workload, metric)} |"
 
@@ -98,8 +108,7 @@ def table(results: Results, first: str, names: dict[str, str], rows: list[str]) 
 
 def markdown(results: Results, names: dict[str, str], facts: list[str]) -> str:
     """The part of the document that is made by the run; `facts` are its first lines."""
-    first = {name: "idle_kib" if name == "idle" else "cpu_us" for name in results.workloads}
-    rows = [row(results, name, first[name], WORKLOADS[name].title + (" (KiB each)" if name == "idle" else ""), False) for name in results.workloads]
+    rows = [row(results, name, headline(name), WORKLOADS[name].title + (" (KiB each)" if name == "idle" else ""), False) for name in results.workloads]
     lines = [*facts, "", "## CPU µs per request", "", "![CPU per request, side by side](comparison.svg)", "",
              *table(results, "Workload", names, rows), "## All figures", "", "Median (least – most) of the rounds.", ""]
     for name in results.workloads:
@@ -108,5 +117,18 @@ def markdown(results: Results, names: dict[str, str], facts: list[str]) -> str:
         lines += [f"### {workload.title}", "", f"`{name}`, load by {workload.tool}{offered}.", ""]
         metrics = [metric for metric in METRICS if any(results.values(name, peer, metric) for peer in results.peers)]
         lines += table(results, "", names, [row(results, name, metric, METRICS[metric].title, True) for metric in metrics])
-        lines += [f"* {peer} fails: {results.faults[name, peer]}" for peer in results.peers if (name, peer) in results.faults] + [""]
+        lines += [f"* {peer} {results.faults[name, peer]}" for peer in results.peers if (name, peer) in results.faults] + [""]
     return "\n".join(lines).replace("\n\n\n", "\n\n").strip() + "\n"
+
+
+def charts(results: Results) -> list[dict]:
+    """What plot.py draws: the headline of each workload."""
+    found = []
+    for name in results.workloads:
+        bars: list[dict] = []
+        for peer in results.peers:
+            values = results.values(name, peer, headline(name))
+            spread = {"median": statistics.median(values), "least": min(values), "most": max(values)} if values else {"why": results.word(name, peer)}
+            bars.append({"peer": peer, **spread})
+        found.append({"title": WORKLOADS[name].title, "unit": METRICS[headline(name)].title, "bars": bars})
+    return found

@@ -53,15 +53,20 @@ class Table(unittest.TestCase):
 
     def test_a_loss_is_shown_and_who_errs_does_not_win(self) -> None:
         row = report.row(self.results, "small", "cpu_us", "CPU", spread=True)
-        self.assertEqual(row, "| CPU | 15.0 (14.0 – 16.0) | **11.0** (10.0 – 12.0) | 1.00 † | fails | 1.36 |")
+        self.assertEqual(row, "| CPU | 15.0 (14.0 – 16.0) | **11.0** (10.0 – 12.0) | 1.00 † | not installed | 1.36 |")
 
     def test_errors_are_added_up(self) -> None:
         self.results.samples["small", "nginx"][1]["errors"] = 2
-        self.assertEqual(report.row(self.results, "small", "errors", "errors", spread=True), "| errors | 0 | 2 | 500 | fails |  |")
+        self.assertEqual(report.row(self.results, "small", "errors", "errors", spread=True), "| errors | 0 | 2 | 500 † | not installed |  |")
 
     def test_reasons_stand_below_the_table(self) -> None:
         names = {peer: peer for peer in self.results.peers}
-        self.assertIn("* envoy fails: not installed: no pip", report.markdown(self.results, names, ["* Date: today"]))
+        self.assertIn("* envoy not installed: no pip", report.markdown(self.results, names, ["* Date: today"]))
+
+    def test_charts(self) -> None:
+        bars = report.charts(self.results)[0]["bars"]
+        self.assertEqual(bars[0], {"peer": "ringway", "median": 15, "least": 14, "most": 16})
+        self.assertEqual(bars[3], {"peer": "envoy", "why": "not installed"})
 
     def test_numbers(self) -> None:
         self.assertEqual([report.number(value) for value in (0.283, 9.999, 15.04, 99.97, 43210.4)], ["0.28", "10.0", "15.0", "100", "43,210"])
