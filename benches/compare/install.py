@@ -32,13 +32,15 @@ class Program:
 def sh(*command: str | pathlib.Path) -> None:
     """Runs one step of an installation at low priority; its last line of output is the reason if it fails."""
     print("+", " ".join(map(str, command)), file=sys.stderr, flush=True)
+    name = pathlib.Path(command[0]).name
+    if not shutil.which(command[0]):
+        raise Missing(f"there is no {name} here")
     try:
-        subprocess.run(["nice", "-n", "10", *command], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    except OSError as error:
-        raise Missing(str(error)) from error
+        subprocess.run(["nice", "-n", "10", *command], check=True, stdin=subprocess.DEVNULL,
+                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     except subprocess.CalledProcessError as error:
         lines = [line.strip() for line in error.stdout.splitlines() if line.strip()]
-        raise Missing(f"{command[0]} failed: {lines[-1] if lines else error.returncode}"[:200]) from error
+        raise Missing(f"{name} failed: {lines[-1] if lines else error.returncode}"[:200]) from error
 
 
 def version_in(text: str) -> str:
@@ -60,9 +62,9 @@ def debian(name: str) -> Program:
     """A program of Debian."""
     package, question = DEBIAN[name]
     if not shutil.which(name, path=PATH):
-        if not shutil.which("apt-get"):
-            raise Missing(f"no apt-get here: install {name} by hand")
-        sh(*([] if os.getuid() == 0 else ["sudo", "-n"]), "apt-get", "install", "-qq", "-y", "--no-install-recommends", package)
+        apt = [*([] if os.getuid() == 0 else ["sudo"]), "apt-get", "-qq"]
+        sh(*apt, "update")
+        sh(*apt, "install", "-y", "--no-install-recommends", package)
     return program(shutil.which(name, path=PATH) or name, question)
 
 

@@ -32,15 +32,15 @@ class Workload:
 
 WORKLOADS = {
     "small": Workload("Small GET (128 B), 64 keep-alive connections", "wrk", 64),
-    "h2load": Workload("The same, by another tool", "h2load", 64),
+    "h2load": Workload("Small GET again, by another tool (h2load)", "h2load", 64),
     "close": Workload("A new connection for each small GET, 64 at a time", "oha", 64, close=True),
     "16k": Workload("GET of 16 KiB, 64 connections", "wrk", 64, "/16k"),
     "256k": Workload("GET of 256 KiB, 32 connections", "wrk", 32, "/256k"),
     "4m": Workload("GET of 4 MiB, 8 connections", "wrk", 8, "/4m"),
     "1000": Workload("Small GET, 1,000 keep-alive connections", "wrk", 1000),
     "upload": Workload("POST of 1 MiB, 16 connections", "wrk", 16, "/upload", upload=UPLOAD_BYTES),
-    "pipeline": Workload("Small GETs, 16 pipelined at a time, 64 connections", "wrk", 64, depth=16),
-    "latency": Workload("Small GETs at a fixed rate, half of nginx's most, 64 connections", "oha", 64, open_loop=True),
+    "pipeline": Workload("Small GET, 16 pipelined at a time, 64 connections", "wrk", 64, depth=16),
+    "latency": Workload("Small GET at a fixed rate: half of nginx's most", "oha", 64, open_loop=True),
     "idle": Workload("Idle keep-alive connections", "python3", IDLE_CONNECTIONS),
 }
 
@@ -55,7 +55,7 @@ def command(workload: Workload, program: str, url: str, seconds: float, rate: in
         return [program, "--h1", "-t1", f"-c{n}", "-D", milliseconds, url]
     flags = ["--disable-keepalive"] if workload.close else []
     flags += ["-q", str(rate), "--latency-correction"] if workload.open_loop else []
-    return [program, "--no-tui", "--output-format", "json", f"-c{n}", "-z", milliseconds, *flags, url]
+    return [program, "--no-tui", "--worker-threads", "1", "--output-format", "json", f"-c{n}", "-z", milliseconds, *flags, url]
 
 
 def parse_wrk(text: str) -> Figures:
@@ -71,8 +71,8 @@ def parse_h2load(text: str) -> Figures:
     counts = re.search(r"(\d+) done, \d+ succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", text)
     if not rate or not counts:
         raise Fails("h2load finished without a summary")
-    done, failed, _errored, timeout = map(int, counts.groups())
-    return {"requests": done, "rate": float(rate[1]), "errors": failed + timeout}
+    done, *errors = map(int, counts.groups())
+    return {"requests": done, "rate": float(rate[1]), "errors": sum(errors)}
 
 
 def parse_oha(text: str) -> Figures:
@@ -102,21 +102,21 @@ def load(stand: Stand, workload: Workload, program: str, port: int, seconds: flo
             raise Fails(f"{workload.tool} does not come to its end") from error
         except (ValueError, KeyError, StopIteration) as error:
             raise Fails(f"{workload.tool} says {out.strip()[-150:]!r}") from error
-    if not figures["requests"]:
-        raise Fails(f"no answer to {workload.tool}, {figures['errors']:.0f} errors")
     if workload.depth > 1:
         # wrk times a batch and corrects by the pace of single requests: percentiles that mean nothing.
-        figures = {key: value for key, value in figures.items() if not key.startswith("p")}
+        figures = {key: value for key, value in figures.items() if key not in ("p50_ms", "p99_ms")}
     return figures
 
 
 def measure(stand: Stand, workload: Workload, program: str, proxy: Server, seconds: float, rate: int) -> Figures:
     """One round before a proxy: warmed up, then the tool's figures, and the proxy's CPU time and memory over them."""
     load(stand, workload, program, proxy.port, min(seconds, 0.4), rate)
-    cpu, begin = proxy.cpu_seconds(), time.monotonic()
+    before = proxy.cpu_seconds()
     figures = load(stand, workload, program, proxy.port, seconds, rate)
-    cpu, wall = proxy.cpu_seconds() - cpu, time.monotonic() - begin
-    return figures | {"cpu_us": cpu * 1e6 / figures["requests"], "busy_percent": 100 * cpu / wall, "rss_mib": proxy.rss_kib() / 1024}
+    if not figures["requests"]:
+        raise Fails(f"no answer to {workload.tool}, {figures['errors']:.0f} errors")
+    each = (proxy.cpu_seconds() - before) / figures["requests"]
+    return figures | {"cpu_us": each * 1e6, "busy_percent": 100 * each * figures["rate"], "rss_mib": proxy.rss_kib() / 1024}
 
 
 def idle(proxy: Server, wanted: int) -> Figures:

@@ -10,6 +10,8 @@ import matplotlib
 matplotlib.use("svg")
 from matplotlib import pyplot  # noqa: E402 (the backend is chosen first)
 
+from report import number  # noqa: E402
+
 COLUMNS = 3
 OURS, OTHERS = "#c2410c", "#94a3b8"
 
@@ -24,7 +26,7 @@ def draw(axes: pyplot.Axes, chart: dict) -> None:
             continue
         axes.barh(y, bar["median"], color=OURS if bar["peer"] == "ringway" else OTHERS)
         axes.plot([bar["least"], bar["most"]], [y, y], color="#334155", linewidth=1)
-        axes.text(max(bar["median"], bar["most"]) + most * 0.02, y, f"{bar['median']:,.3g}" if bar["median"] < 1000 else f"{bar['median']:,.0f}", va="center")
+        axes.text(bar["most"] + most * 0.02, y, number(bar["median"]), va="center")
     axes.set_yticks(range(len(bars)), [bar["peer"] for bar in bars])
     axes.set_ylim(len(bars) - 0.5, -0.5)
     axes.set_xlim(0, most * 1.22)
@@ -36,7 +38,7 @@ def main() -> None:
     """Reads, draws, writes."""
     given = json.load(sys.stdin)
     charts = given["charts"]
-    pyplot.rcParams.update({"font.size": 8, "axes.titlesize": 8, "svg.hashsalt": "ringway", "figure.facecolor": "white"})
+    pyplot.rcParams.update({"font.size": 8, "axes.titlesize": 8, "svg.hashsalt": "ringway", "svg.fonttype": "none", "figure.facecolor": "white"})
     rows = -(-len(charts) // COLUMNS)
     figure, grid = pyplot.subplots(rows, COLUMNS, figsize=(12, 1.9 * rows), squeeze=False, layout="constrained")
     for axes, chart in zip(grid.flat, charts):

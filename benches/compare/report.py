@@ -108,7 +108,8 @@ def table(results: Results, first: str, names: dict[str, str], rows: list[str]) 
 
 def markdown(results: Results, names: dict[str, str], facts: list[str]) -> str:
     """The part of the document that is made by the run; `facts` are its first lines."""
-    rows = [row(results, name, headline(name), WORKLOADS[name].title + (" (KiB each)" if name == "idle" else ""), False) for name in results.workloads]
+    titles = {name: WORKLOADS[name].title + (" (KiB each)" if name == "idle" else "") for name in results.workloads}
+    rows = [row(results, name, headline(name), title, False) for name, title in titles.items()]
     lines = [*facts, "", "## CPU µs per request", "", "![CPU per request, side by side](comparison.svg)", "",
              *table(results, "Workload", names, rows), "## All figures", "", "Median (least – most) of the rounds.", ""]
     for name in results.workloads:
@@ -116,8 +117,10 @@ def markdown(results: Results, names: dict[str, str], facts: list[str]) -> str:
         offered = f"; {results.rate:,} requests/s offered" if workload.open_loop else ""
         lines += [f"### {workload.title}", "", f"`{name}`, load by {workload.tool}{offered}.", ""]
         metrics = [metric for metric in METRICS if any(results.values(name, peer, metric) for peer in results.peers)]
-        lines += table(results, "", names, [row(results, name, metric, METRICS[metric].title, True) for metric in metrics])
-        lines += [f"* {peer} {results.faults[name, peer]}" for peer in results.peers if (name, peer) in results.faults] + [""]
+        if metrics:
+            lines += table(results, "", names, [row(results, name, metric, METRICS[metric].title, True) for metric in metrics])
+        faults = {fault: [peer for peer in results.peers if results.faults.get((name, peer)) == fault] for fault in results.faults.values()}
+        lines += [f"* {', '.join(peers)} {fault}" for fault, peers in faults.items() if peers] + [""]
     return "\n".join(lines).replace("\n\n\n", "\n\n").strip() + "\n"
 
 

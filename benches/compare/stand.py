@@ -63,6 +63,8 @@ class Server:
         ticks = 0
         for pid in tree(self.pid):
             fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+            if fields[0] == "Z":
+                raise Fails("a process of it has ended")
             ticks += int(fields[11]) + int(fields[12])
         return ticks / TICKS
 
@@ -117,22 +119,17 @@ class Stand(contextlib.AbstractContextManager):
 
     @contextlib.contextmanager
     def child(self, command: list[str], cpu: int, **options: object) -> Iterator[subprocess.Popen]:
-        """A child on one CPU, in a session of its own so that Ctrl-C does not reach it. It and all below it are ended politely,
-        and after two seconds by force."""
+        """A child on one CPU, in a session of its own so that Ctrl-C does not reach it. It and all below it are killed at the
+        end: what they leave lies in the stand's directory."""
         pin = ["taskset", "-c", str(cpu)] if self.proxy_cpu != self.load_cpu else []
         child = subprocess.Popen([*pin, *command], stdin=subprocess.DEVNULL, start_new_session=True, **options)
         try:
             yield child
         finally:
-            pids = tree(child.pid) if child.poll() is None else []
-            child.terminate()
-            try:
-                child.wait(timeout=2)
-            except subprocess.TimeoutExpired:
-                for pid in pids:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-                child.wait()
+            for pid in tree(child.pid) if child.poll() is None else []:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            child.wait()
 
     @contextlib.contextmanager
     def server(self, name: str, command: list[str], environment: dict[str, str], cpu: int, port: int) -> Iterator[Server]:

@@ -17,6 +17,16 @@ finished in 505.56ms, 36042.00 req/s, 5.22MB/s
 requests: 18021 total, 18085 started, 18021 done, 18019 succeeded, 2 failed, 0 errored, 0 timeout
 status codes: 18019 2xx, 0 3xx, 0 4xx, 2 5xx
 """
+OHA = """{
+  "summary": {"successRate": 1.0, "total": 0.517686884, "slowest": 0.099671048, "requestsPerSec": 6459.503038133762},
+  "latencyPercentiles": {"p10": 0.000337028, "p50": 0.023825904, "p99": 0.096415618, "p99.9": 0.099642024},
+  "statusCodeDistribution": {"200": 3340, "502": 3},
+  "errorDistribution": {"Connection refused (os error 111)": 2, "aborted due to deadline": 1}
+}"""
+OHA_IN_VAIN = """{
+  "summary": {"successRate": 0.0, "total": 0.5}, "latencyPercentiles": {"p50": null, "p99": null},
+  "statusCodeDistribution": {}, "errorDistribution": {"Connection refused (os error 111)": 3830, "aborted due to deadline": 4}
+}"""
 
 
 def cell(*cpu: float, errors: int = 0) -> list[load.Figures]:
@@ -39,6 +49,14 @@ class Output(unittest.TestCase):
         with self.assertRaises(load.Fails):
             load.parse_h2load("starting benchmark...\n")
 
+    def test_oha(self) -> None:
+        got = load.parse_oha(OHA)
+        self.assertEqual((got["requests"], got["errors"]), (3343, 5))
+        self.assertAlmostEqual(got["rate"], 6457.6, delta=0.1)
+        self.assertAlmostEqual(got["p50_ms"], 23.826, delta=0.001)
+        self.assertAlmostEqual(got["p99_ms"], 96.416, delta=0.001)
+        self.assertEqual(load.parse_oha(OHA_IN_VAIN), {"requests": 0, "rate": 0, "errors": 3830})
+
     def test_versions(self) -> None:
         self.assertEqual(install.version_in("nginx version: nginx/1.22.1"), "1.22.1")
         self.assertEqual(install.version_in("envoy  version: 9e5580933739775e8/1.40.0/Clean/RELEASE/BoringSSL"), "1.40.0")
@@ -48,7 +66,8 @@ class Output(unittest.TestCase):
 class Table(unittest.TestCase):
     def setUp(self) -> None:
         self.results = report.Results(["ringway", "nginx", "haproxy", "envoy"], ["small"])
-        self.results.samples = {("small", "ringway"): cell(14, 16, 15), ("small", "nginx"): cell(12, 10, 11), ("small", "haproxy"): cell(1, errors=500)}
+        cells = {"ringway": cell(14, 16, 15), "nginx": cell(12, 10, 11), "haproxy": cell(1, errors=500)}
+        self.results.samples = {("small", peer): samples for peer, samples in cells.items()}
         self.results.faults = {("small", "envoy"): "not installed: no pip"}
 
     def test_a_loss_is_shown_and_who_errs_does_not_win(self) -> None:
