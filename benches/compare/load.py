@@ -111,12 +111,14 @@ def load(stand: Stand, workload: Workload, program: str, port: int, seconds: flo
 def measure(stand: Stand, workload: Workload, program: str, proxy: Server, seconds: float, rate: int) -> Figures:
     """One round before a proxy: warmed up, then the tool's figures, and the proxy's CPU time and memory over them."""
     load(stand, workload, program, proxy.port, min(seconds, 0.4), rate)
-    before = proxy.cpu_seconds()
+    before, others, begin = proxy.cpu_seconds(), stand.others_seconds(), time.monotonic()
     figures = load(stand, workload, program, proxy.port, seconds, rate)
+    others = 100 * max(0, stand.others_seconds() - others) / (time.monotonic() - begin)
     if not figures["requests"]:
         raise Fails(f"no answer to {workload.tool}, {figures['errors']:.0f} errors")
     each = (proxy.cpu_seconds() - before) / figures["requests"]
-    return figures | {"cpu_us": each * 1e6, "busy_percent": 100 * each * figures["rate"], "rss_mib": proxy.rss_kib() / 1024}
+    figures |= {"cpu_us": each * 1e6, "busy_percent": 100 * each * figures["rate"], "others_percent": others}
+    return figures | {"rss_mib": proxy.rss_kib() / 1024}
 
 
 def idle(proxy: Server, wanted: int) -> Figures:

@@ -24,6 +24,7 @@ METRICS = {
     "idle_kib": Metric("KiB RSS per idle connection", min),
     "rss_mib": Metric("RSS, MiB", min),
     "busy_percent": Metric("proxy's CPU busy, %", None),
+    "others_percent": Metric("CPU that other programs took, %", None),
     "errors": Metric("errors, all rounds", None),
 }
 SUBJECT = "ringway"

@@ -6,6 +6,7 @@ import os
 import pathlib
 import random
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -14,6 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from typing import Any
 
 CONFIGS = pathlib.Path(__file__).with_name("configs")
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -113,12 +115,22 @@ class Stand(contextlib.AbstractContextManager):
         for path, body in self.bodies.items():
             (self.dir / "files" / path[1:]).write_bytes(body)
         self.origin_ports = free_ports(2)
+        self.servers: list[Server] = []
+
+    def others_seconds(self) -> float:
+        """CPU time so far of the CPUs in use that was neither a running server's nor a finished child's. Only differences tell
+        anything: what other programs, and other guests of the same host, have taken meanwhile."""
+        cpus = {f"cpu{cpu}" for cpu in (self.proxy_cpu, self.origin_cpu, self.load_cpu)}
+        rows = [line.split() for line in pathlib.Path("/proc/stat").read_text().splitlines() if line.split()[0] in cpus]
+        busy = sum(int(ticks) for row in rows for ticks in (*row[1:4], *row[6:9])) / TICKS
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return busy - sum(server.cpu_seconds() for server in self.servers) - children.ru_utime - children.ru_stime
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.dir, ignore_errors=True)
 
     @contextlib.contextmanager
-    def child(self, command: list[str], cpu: int, **options: object) -> Iterator[subprocess.Popen]:
+    def child(self, command: list[str], cpu: int, **options: Any) -> Iterator[subprocess.Popen]:
         """A child on one CPU, in a session of its own so that Ctrl-C does not reach it. It and all below it are killed at the
         end: what they leave lies in the stand's directory."""
         pin = ["taskset", "-c", str(cpu)] if self.proxy_cpu != self.load_cpu else []
@@ -154,7 +166,11 @@ class Stand(contextlib.AbstractContextManager):
                         last = (said.read_text(errors="replace").strip().splitlines() or [str(error)])[-1]
                         raise Fails(f"does not start: {last[:200]}") from error
                 time.sleep(0.02)
-            yield Server(child.pid, port)
+            self.servers.append(Server(child.pid, port))
+            try:
+                yield self.servers[-1]
+            finally:
+                self.servers.pop()
 
     def origin(self, nginx: str) -> contextlib.AbstractContextManager[Server]:
         """The origin; it listens on both of its ports."""
