@@ -12,6 +12,8 @@ import time
 from stand import UPLOAD_BYTES, Fails, Server, Stand
 
 IDLE_CONNECTIONS = 5000
+# Of one CPU, and how often a round is measured that was disturbed more.
+OTHERS_MAX_PERCENT, TRIES_MAX = 10, 3
 Figures = dict[str, float]
 
 
@@ -109,16 +111,20 @@ def load(stand: Stand, workload: Workload, program: str, port: int, seconds: flo
 
 
 def measure(stand: Stand, workload: Workload, program: str, proxy: Server, seconds: float, rate: int) -> Figures:
-    """One round before a proxy: warmed up, then the tool's figures, and the proxy's CPU time and memory over them."""
+    """One round before a proxy: warmed up, then the tool's figures, and the proxy's CPU time and memory over them. If other
+    programs took too much CPU meanwhile it is done again, and the least disturbed time counts."""
     load(stand, workload, program, proxy.port, min(seconds, 0.4), rate)
-    before, others, begin = proxy.cpu_seconds(), stand.others_seconds(), time.monotonic()
-    figures = load(stand, workload, program, proxy.port, seconds, rate)
-    others = 100 * max(0, stand.others_seconds() - others) / (time.monotonic() - begin)
+    tries: list[Figures] = []
+    while not tries or tries[-1]["others_percent"] > OTHERS_MAX_PERCENT and len(tries) < TRIES_MAX:
+        cpu, others, begin = proxy.cpu_seconds(), stand.others_seconds(), time.monotonic()
+        figures = load(stand, workload, program, proxy.port, seconds, rate)
+        others = 100 * max(0, stand.others_seconds() - others) / (time.monotonic() - begin)
+        tries.append(figures | {"cpu": proxy.cpu_seconds() - cpu, "others_percent": others})
+    figures = min(tries, key=lambda each: each["others_percent"])
     if not figures["requests"]:
         raise Fails(f"no answer to {workload.tool}, {figures['errors']:.0f} errors")
-    each = (proxy.cpu_seconds() - before) / figures["requests"]
-    figures |= {"cpu_us": each * 1e6, "busy_percent": 100 * each * figures["rate"], "others_percent": others}
-    return figures | {"rss_mib": proxy.rss_kib() / 1024}
+    each = figures.pop("cpu") / figures["requests"]
+    return figures | {"cpu_us": each * 1e6, "busy_percent": 100 * each * figures["rate"], "rss_mib": proxy.rss_kib() / 1024}
 
 
 def idle(proxy: Server, wanted: int) -> Figures:
