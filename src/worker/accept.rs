@@ -188,10 +188,11 @@ impl<N: Net, G: Gate<N>, F: Future<Output = ()> + 'static> Welcome<N, G, F> {
         let Some((stream, info)) = self.gate.admit(accepted.stream, info).await else { return };
         drop(room);
         let conn = Conn { stream, info: Rc::new(info), served: 0 };
-        self.connection(conn, counted, false).await;
+        // With most newcomers their first request comes along.
+        self.connection(conn, counted, true).await;
     }
 
-    /// Serves a connection, until it ends or is parked. `stirs` if there is something to receive.
+    /// Serves a connection, until it ends or is parked. `stirs` if there may be something to receive.
     async fn connection(self, mut conn: Conn<G::Stream>, mut counted: Counted<N>, mut stirs: bool) {
         let core = self.core.clone();
         loop {
