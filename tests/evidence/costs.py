@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """What a request costs beside time, by workload: system calls, operations given to the ring, waits armed in the kernel,
 allocations, context switches. Counted by tracepoints and one probe (perf, as root) over some seconds of load, divided by the
-requests that Ringway counted meanwhile. These figures stay the same on a busy machine; of time (CPU microseconds of the
-worker, user and system) the last two columns give an idea only.
+requests that Ringway counted meanwhile. These figures stay the same on a busy machine; of time (CPU microseconds) the last
+column gives an idea only.
 
 Two tables, one per driver: those of docs/PERFORMANCE.md. Environment: as for all evidence, SECONDS (3), and ONLY (part of a
 workload's name).
