@@ -136,9 +136,7 @@ impl Driven {
             if let Err(error) = self.readable().await {
                 return (Err(error), tail.0);
             }
-            if turns::spend(0) {
-                turns::next(Weight::Heavy).await;
-            }
+            turns::room(Weight::Heavy).await;
             result = recv_now(self.fd(), &mut tail);
         }
         if would_block(&result) {
@@ -232,9 +230,7 @@ impl Driven {
                 let result = Err(error);
                 return (self.sent(&result), result, buf);
             }
-            if turns::spend(0) {
-                turns::next(Weight::Heavy).await;
-            }
+            turns::room(Weight::Heavy).await;
             result = send_now(self.fd(), buf.filled(), 0);
         }
         if would_block(&result) {
@@ -276,9 +272,7 @@ impl Driven {
         let mut result = pipe.fill_from(self.fd(), most);
         if would_block(&result) {
             self.readable().await?;
-            if turns::spend(0) {
-                turns::next(Weight::Heavy).await;
-            }
+            turns::room(Weight::Heavy).await;
             result = pipe.fill_from(self.fd(), most);
         }
         self.spliced(&result).await;
@@ -290,9 +284,7 @@ impl Driven {
         let mut result = pipe.pour_into(self.fd());
         if would_block(&result) {
             self.writable().await?;
-            if turns::spend(0) {
-                turns::next(Weight::Heavy).await;
-            }
+            turns::room(Weight::Heavy).await;
             result = pipe.pour_into(self.fd());
         }
         self.spliced(&result).await;

@@ -32,17 +32,13 @@ impl OsStream {
 impl Stream for OsStream {
     async fn readable(&self) -> io::Result<()> {
         let result = self.0.readable().await;
-        if turns::spend(0) {
-            turns::next(Weight::Light).await;
-        }
+        turns::room(Weight::Light).await;
         result
     }
 
     async fn more_readable(&self) -> io::Result<()> {
         let result = self.0.readable().await;
-        if turns::spend(0) {
-            turns::next(Weight::Slow).await;
-        }
+        turns::room(Weight::Slow).await;
         result
     }
 
@@ -301,9 +297,7 @@ impl Net for Os {
 
     async fn stirred(&self, keys: &mut Vec<u64>) {
         // Those that were told before go first, with what they have received since.
-        if turns::spend(0) {
-            turns::next(Weight::Light).await;
-        }
+        turns::room(Weight::Light).await;
         while !park::stirred(&self.0.lot, keys) {
             // An epoll descriptor has no error to tell.
             let _ = self.0.lot.readable().await;

@@ -307,6 +307,14 @@ pub(super) async fn next(weight: Weight) {
     poll_fn(|cx| TURNS.with(|turns| place.poll(turns, cx.waker()))).await
 }
 
+/// Waits for a turn that has room, if this one has none. Asking counts as an operation.
+#[inline]
+pub(super) async fn room(weight: Weight) {
+    if spend(0) {
+        next(weight).await;
+    }
+}
+
 /// Waits for the next turn, whatever room it has: for what the core has to do, not for what its clients want.
 pub(super) async fn chore() {
     let mut came = None;
