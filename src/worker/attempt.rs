@@ -516,7 +516,7 @@ async fn download<N: Net, C: Stream>(
         tally.reason = Reason::ClientAbort;
         return Down::Cut;
     }
-    let first = First { buf, body, clean, whole };
+    let first = First { buf, body, clean, whole, closes: !persist };
     match relay::deliver(turn, stream, flow, side.encoding, first, &mut tally.bytes).await {
         Delivered::Whole { clean } => {
             let reusable = clean && head.persist && flow.uploaded.get();

@@ -325,6 +325,8 @@ pub(super) struct First {
     pub(super) clean: bool,
     /// See [`frame`].
     pub(super) whole: bool,
+    /// The client's connection ends behind it.
+    pub(super) closes: bool,
 }
 
 /// Sends a response's head and first piece to the client and pumps the rest of the body.
@@ -337,7 +339,7 @@ pub(super) async fn deliver<N: Net, C: Stream>(
     bytes: &mut u64,
 ) -> Delivered {
     let (core, slot) = (turn.core, turn.slot);
-    let First { mut buf, mut body, mut clean, mut whole } = first;
+    let First { mut buf, mut body, mut clean, mut whole, closes } = first;
     let mut was_full = buf.spare() == 0;
     let mut ended = body.is_done();
     let mut copies = false;
@@ -361,8 +363,17 @@ pub(super) async fn deliver<N: Net, C: Stream>(
             buf = core.buffers.take(Class::Small);
         }
         let before = buf.len();
-        let mut sent;
-        (sent, buf) = send_all(turn.stream, slot, pace, buf).await;
+        let mut sent = Ok(());
+        if ended && whole && closes && !buf.is_empty() {
+            // What the connection ends with goes out together with its FIN.
+            slot.arm(pace.dir, pace.aim, pace.seconds);
+            let most;
+            (most, buf) = turn.stream.send_more(buf).await;
+            sent = most.map(drop);
+        }
+        if sent.is_ok() {
+            (sent, buf) = send_all(turn.stream, slot, pace, buf).await;
+        }
         *bytes += (before - buf.len()) as u64;
         if sent.is_ok() && !whole {
             buf.clear();

@@ -233,6 +233,29 @@ pub async fn recv_now_waits_for_nothing<F: Fixture>(f: F) {
     }
 }
 
+pub async fn what_more_should_have_followed_goes_out_with_the_end<F: Fixture>(f: F) {
+    for family in BOTH {
+        for close in [true, false] {
+            let (client, server) = pair(&f, family).await;
+            let mut last = buf(b"the last words");
+            while !last.is_empty() {
+                let sent;
+                (sent, last) = server.send_more(last).await;
+                assert!(sent.unwrap() > 0);
+            }
+            let held = if close {
+                server.close();
+                None
+            } else {
+                f.net().shutdown(server.handle(), How::Write);
+                Some(server)
+            };
+            assert_eq!(recv_until(&client, usize::MAX).await, b"the last words");
+            drop(held);
+        }
+    }
+}
+
 pub async fn shutdown_write_sends_the_end<F: Fixture>(f: F) {
     for family in BOTH {
         let (client, server) = pair(&f, family).await;

@@ -88,7 +88,8 @@ pub trait Stream: 'static {
     }
     /// Sends some of the filled bytes, waiting until at least one can be sent. The sent ones are consumed from `buf`.
     async fn send(&self, buf: Buf) -> (io::Result<usize>, Buf);
-    /// A [`Stream::send`] that more is about to follow: the kernel may hold the bytes back for a moment, to send them together.
+    /// A [`Stream::send`] that more, or the end of the stream, is about to follow: the kernel may hold the bytes back for a
+    /// moment, to send them together.
     async fn send_more(&self, buf: Buf) -> (io::Result<usize>, Buf) {
         self.send(buf).await
     }
