@@ -230,6 +230,7 @@ fn world(
             outbox: to_control.clone(),
             ring_control: Arc::new(|| {}),
             ring_core: Rc::new(move |core| bells[core].ring()),
+            doorsteps: [].into(),
             stats: stats.clone(),
             log: log.queue(index, stats.clone()),
         };
