@@ -296,3 +296,36 @@ pub struct CoreStats {
     /// Connections of other cores, taken over between two requests.
     pub moved_in: AtomicU64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::counts::{ClusterEnds, Ends};
+    use crate::route::health::CoreCell;
+    use crate::route::waits::{WaitCell, Waits};
+
+    /// Two lines: processors fetch them in pairs.
+    const LINES: usize = 128;
+
+    /// The first and the last line that something lies on.
+    fn lines<T>(of: &T) -> (usize, usize) {
+        let begin = std::ptr::from_ref(of).addr();
+        (begin / LINES, (begin + size_of::<T>() - 1) / LINES)
+    }
+
+    #[test]
+    fn what_cores_count_in_shares_no_line_with_another_core() {
+        fn alone<T>() -> bool {
+            align_of::<T>().is_multiple_of(LINES) && size_of::<T>().is_multiple_of(LINES)
+        }
+        assert!(alone::<CoreStats>() && alone::<CoreCell>() && alone::<WaitCell>() && alone::<Ends>());
+        let (ends, waits) = (ClusterEnds::new(3), Waits::new(3));
+        for (one, other) in [(0, 1), (1, 2)] {
+            assert!(lines(ends.core(one)).1 < lines(ends.core(other)).0);
+            assert!(lines(waits.core(one)).1 < lines(waits.core(other)).0);
+        }
+        // The counts beside an `Arc`'s own are written by whoever clones it.
+        let stats: Arc<CoreStats> = Arc::default();
+        assert!(std::ptr::from_ref(&*stats).addr().is_multiple_of(LINES));
+    }
+}
