@@ -106,6 +106,10 @@ impl<N: Net> Core<N> {
     pub(super) fn hand(&self, to: usize, handed: Handed) -> Result<(), Handed> {
         let Some(step) = self.doorsteps.get(to).filter(|_| to != self.index) else { return Err(handed) };
         let newcomer = handed.state.is_none();
+        if !newcomer {
+            // The other core's lines come behind those that are collected here, so that the log tells a connection in order.
+            self.log.borrow_mut().flush();
+        }
         step.leave(handed)?;
         add(if newcomer { &self.stats.handed_out } else { &self.stats.moved_out }, 1);
         Ok(())
