@@ -76,11 +76,16 @@ pub const SPLICE_CHEAPER: usize = 4;
 pub const TURN_HEAVY: usize = 32 * 1024;
 /// Receives and sends of one connection in a turn.
 pub const TURN_SHARE: u8 = 2;
+/// The same where a pipe is filled or poured: a head and 256 KiB go out within one turn.
+pub const TURN_SHARE_SPLICED: u8 = 5;
 /// Bytes of chunks from which on it counts that they are tiny.
 pub const TURN_HARD: usize = 4 * 1024;
 /// Tasks that are called in a turn because they waited for it.
 pub const TURN_CALLED: usize = (TURN_BUDGET / TURN_OPERATION) as usize;
-/// Slow ones that go before them, as one heavy one does, so that they always get on: 5,000 a second in the longest turns.
+/// Of these, as many go before all others, so that no heavy one has a turn alone.
+pub const TURN_LIGHT_FIRST: usize = 8;
+/// Slow ones that go before the rest of them, as one heavy one does, so that they always get on: 5,000 a second in the longest
+/// turns.
 pub const TURN_SLOW_FIRST: usize = 8;
 /// Heavy ones that go behind them, while the turn has not lasted [`TURN_HEAVY_US`]: another turn costs 1 us.
 pub const TURN_HEAVY_LAST: usize = 6;

@@ -22,7 +22,8 @@ pub struct Case<'a> {
 }
 
 impl Case<'_> {
-    fn lines(&self) -> &[Line] {
+    /// The lines of its head.
+    pub fn lines(&self) -> &[Line] {
         let request = self.request.map(|head| head.lines.as_slice());
         request.or(self.response.map(|head| head.lines.as_slice())).unwrap_or_default()
     }

@@ -6,6 +6,7 @@ use super::grammar::{self, Line, No, head};
 use super::policy::{self, Case};
 use super::stream::{self, End, Side};
 use super::wire;
+use ringway::http::body::Body;
 use ringway::http::head::{HeadScan, RequestHead, Scan, Underscores};
 use ringway::http::reject::Reject;
 use ringway::http::reply;
@@ -39,7 +40,7 @@ impl Side for Requests {
         scan.request(bytes)
     }
 
-    fn head(&mut self, bytes: &[u8]) -> Result<Seen, Reject> {
+    fn head(&mut self, bytes: &[u8]) -> Result<(Seen, Body), Reject> {
         let mut head = RequestHead::default();
         head.parse(bytes, Underscores::Drop)?;
         let peer = Some([192, 0, 2, 1].into());
@@ -71,7 +72,8 @@ impl Side for Requests {
             hops: head.max_forwards,
             lines: head.fields.iter().map(|field| (of(field.name), of(field.value))).collect(),
         };
-        Ok(Seen::new(told, head.framing, (!ours).then_some(head.framing), !head.persist, out))
+        let body = Body::behind(bytes, &head.fields, head.framing);
+        Ok((Seen::new(told, head.framing, (!ours).then_some(head.framing), !head.persist, out), body))
     }
 }
 

@@ -7,6 +7,7 @@ use super::grammar::{self, Line, No, head};
 use super::policy::{self, Case};
 use super::stream::{self, End, Side};
 use super::wire;
+use ringway::http::body::Body;
 use ringway::http::framing::Framing;
 use ringway::http::head::{HeadScan, RequestHead, ResponseHead, Scan};
 use ringway::http::reject::{Failure, Fault, Reject};
@@ -79,7 +80,7 @@ impl Side for Responses<'_> {
         scan.response(bytes).map_err(reject)
     }
 
-    fn head(&mut self, bytes: &[u8]) -> Result<Seen, Reject> {
+    fn head(&mut self, bytes: &[u8]) -> Result<(Seen, Body), Reject> {
         let method = self.asked.method(self.finals);
         let mut head = ResponseHead::default();
         head.parse(bytes, method).map_err(reject)?;
@@ -116,7 +117,8 @@ impl Side for Responses<'_> {
         };
         // Behind a 101 stands the tunnel.
         let last = head.status == 101 || (head.status >= 200 && !head.persist);
-        Ok(Seen::new(told, head.framing, Some(client), last, out))
+        let body = Body::behind(bytes, &head.fields, head.framing);
+        Ok((Seen::new(told, head.framing, Some(client), last, out), body))
     }
 }
 

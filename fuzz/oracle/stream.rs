@@ -18,8 +18,9 @@ pub trait Side {
     /// Looks for the end of a head.
     fn scan(&self, scan: &mut HeadScan, bytes: &[u8]) -> Result<Scan, Reject>;
 
-    /// Judges a whole head and writes the one that goes on. [`Seen::new`] makes the rest of what it returns.
-    fn head(&mut self, bytes: &[u8]) -> Result<Seen<Self::Told>, Reject>;
+    /// Judges a whole head and writes the one that goes on. [`Seen::new`] makes the rest of the message that it returns, beside
+    /// the body that follows.
+    fn head(&mut self, bytes: &[u8]) -> Result<(Seen<Self::Told>, Body), Reject>;
 }
 
 /// One message as Ringway saw it.
@@ -139,9 +140,10 @@ impl<S: Side> Reading<S> {
 
     fn head(&mut self) -> Result<bool, Reject> {
         let Scan::Complete(head_bytes) = self.side.scan(&mut self.scan, &self.buffer)? else { return Ok(false) };
-        let seen = Seen { at: self.at, head_bytes, ..self.side.head(&self.buffer[..head_bytes])? };
+        let (seen, body) = self.side.head(&self.buffer[..head_bytes])?;
+        let seen = Seen { at: self.at, head_bytes, ..seen };
         self.trace.forwarded.push(seen.onward.map_or_else(Vec::new, |_| seen.out.clone()));
-        self.body = Some(Body::new(seen.framing));
+        self.body = Some(body);
         self.trace.seen.push(seen);
         self.take(head_bytes);
         Ok(true)
@@ -198,7 +200,7 @@ pub fn judge_body<T>(seen: &Seen<T>, end: End, framing: grammar::Framing, case: 
     match (&body.end, seen.whole) {
         (Ok(end), true) => {
             assert_eq!(seen.content, body.content);
-            wire::judge_trailers(&wire::trailer_lines(&seen.trailers), &end.trailers);
+            wire::judge_trailers(&wire::trailer_lines(&seen.trailers), &end.trailers, case.lines());
             return Some(seen.head_bytes + end.bytes);
         }
         (Err(No::Partial), true) => {

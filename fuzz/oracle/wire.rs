@@ -90,6 +90,7 @@ const NO_TRAILERS: &[&str] = &[
     "authorization",
     "proxy",
     "proxy-connection",
+    "close",
     "proxy-authenticate",
     "proxy-authentication-info",
     "proxy-authorization",
@@ -111,12 +112,15 @@ const NO_TRAILERS: &[&str] = &[
     "retry-after",
 ];
 
-/// Judges what is passed on of a trailer section: some of its lines as they came, in order, and none that must not be there.
-pub fn judge_trailers(passed: &[Line], came: &[Line]) {
+/// Judges what is passed on of a trailer section: some of its lines as they came, in order, and none that must not be there
+/// or that a Connection option among the head's lines names.
+pub fn judge_trailers(passed: &[Line], came: &[Line], head: &[Line]) {
+    let named = grammar::members(head, "connection");
     let mut rest = came.iter();
     for line in passed {
         assert!(rest.any(|other| other == line), "{line:?} did not come, or not in this order: {came:?}");
         assert!(!is_in(NO_TRAILERS, &line.name) && !line.name.contains(&b'_'), "{line:?} in a trailer section");
+        assert!(!named.iter().any(|option| option.eq_ignore_ascii_case(&line.name)), "{line:?} is hop-by-hop");
     }
 }
 

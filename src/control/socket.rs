@@ -342,26 +342,27 @@ impl Client {
 
     /// The first whole line that is not blank, taken out of the input; at its end also an unfinished one.
     fn take_line(&mut self) -> Option<Vec<u8>> {
-        loop {
-            let end = memchr::memchr(b'\n', &self.input[self.scanned..]).map(|at| at + self.scanned);
-            let line = match end {
-                Some(end) => {
-                    let rest = self.input.split_off(end + 1);
-                    let mut line = std::mem::replace(&mut self.input, rest);
-                    line.pop();
-                    line
-                }
-                None if self.at_end && !self.input.is_empty() => std::mem::take(&mut self.input),
-                None => {
-                    self.scanned = self.input.len();
-                    return None;
-                }
-            };
+        let blank = self.input.len() - self.input.trim_ascii_start().len();
+        if blank > 0 {
+            self.input.drain(..blank);
             self.scanned = 0;
-            if !line.trim_ascii().is_empty() {
-                return Some(line);
-            }
         }
+        let end = memchr::memchr(b'\n', &self.input[self.scanned..]).map(|at| at + self.scanned);
+        let line = match end {
+            Some(end) => {
+                let rest = self.input.split_off(end + 1);
+                let mut line = std::mem::replace(&mut self.input, rest);
+                line.pop();
+                line
+            }
+            None if self.at_end && !self.input.is_empty() => std::mem::take(&mut self.input),
+            None => {
+                self.scanned = self.input.len();
+                return None;
+            }
+        };
+        self.scanned = 0;
+        Some(line)
     }
 }
 

@@ -12,6 +12,7 @@
 //! * If the body is not done, nothing stands behind `consumed`, and what is appended overwrites nobody's bytes.
 
 use super::chunked::{Decoder, Step};
+use super::field::Fields;
 use super::framing::Framing;
 use super::reject::{Broken, Fault};
 use std::ops::Range;
@@ -66,6 +67,16 @@ impl Body {
             Framing::UntilClose => Kind::UntilClose,
         };
         Body { kind, payload_bytes: 0 }
+    }
+
+    /// The same behind a head, of which these are the fields. Its Connection options take away trailers of that name, too (RFC
+    /// 9110 section 7.6.1).
+    pub fn behind(head: &[u8], fields: &Fields, framing: Framing) -> Body {
+        let mut body = Body::new(framing);
+        if let Kind::Chunked(decoder) = &mut body.kind {
+            fields.options(head).for_each(|option| decoder.drop_trailers(option));
+        }
+        body
     }
 
     /// Whether the end has been seen. True from the start for `None` and `Length(0)`; never for `UntilClose`.
@@ -282,6 +293,17 @@ mod tests {
         assert_eq!(&bytes[decoded.consumed..], b"GET");
         assert_eq!((body.is_done(), body.trailers(), body.payload_bytes()), (true, &b"X-T: v\r\n"[..], 5));
         assert_eq!(body.decode(&mut b"GET".to_vec()), Ok(Decoded { payload: 0..0, consumed: 0 }));
+    }
+
+    #[test]
+    fn connection_options_name_trailers_too() {
+        let head = b"Connection: x-a, close, ,X-Forwarded-For\r\nConnection: X-C\r\n";
+        let at = |begin: u16, end: u16| super::super::Span { start: begin, end };
+        let mut fields = Fields::default();
+        assert!(fields.push(&head[..10], at(0, 10), at(12, 40)) && fields.push(&head[42..52], at(42, 52), at(54, 57)));
+        let mut body = Body::behind(head, &fields, Framing::Chunked);
+        body.decode(&mut b"0\r\nX-A: 1\r\nX-B: 2\r\nx-c: 3\r\nX: 4\r\n\r\n".to_vec()).unwrap();
+        assert_eq!((body.is_done(), body.trailers()), (true, &b"X-B: 2\r\nX: 4\r\n"[..]));
     }
 
     #[test]

@@ -96,6 +96,8 @@ pub(super) struct Decoder {
     lines: Vec<u8>,
     /// Bytes of `lines` that were judged.
     kept: usize,
+    /// Names of trailers that do not go on although others of their kind may, each with a comma. Rare.
+    dropped: Vec<u8>,
     /// Bytes of the body so far, as far as the caller has said.
     taken: u64,
 }
@@ -111,8 +113,21 @@ impl Decoder {
             trailer_lines: 0,
             lines: Vec::new(),
             kept: 0,
+            dropped: Vec::new(),
             taken: 0,
         }
+    }
+
+    /// Trailers of this name do not go on.
+    pub(super) fn drop_trailers(&mut self, name: &[u8]) {
+        if !name.is_empty() && field::may_be_trailer(name) {
+            self.dropped.extend_from_slice(name);
+            self.dropped.push(b',');
+        }
+    }
+
+    fn drops(&self, name: &[u8]) -> bool {
+        self.dropped.split(|&b| b == b',').any(|dropped| dropped.eq_ignore_ascii_case(name))
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -300,7 +315,7 @@ impl Decoder {
             return Err(fault);
         }
         let name = line.split(|&b| b == b':').next().unwrap_or_default();
-        if field::may_be_trailer(name) {
+        if field::may_be_trailer(name) && !self.drops(name) {
             self.lines.extend_from_slice(b"\r\n");
             self.kept = self.lines.len();
         } else {

@@ -187,6 +187,11 @@ impl Fields {
         self.list[..len].iter().filter(move |f| f.known == known)
     }
 
+    /// The options of all Connection fields, as sent; `bytes` is the head.
+    pub(super) fn options<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        self.all(Known::Connection).flat_map(|field| members(field.value.of(bytes)))
+    }
+
     /// Marks the fields that a Connection option names as hop-by-hop, save those that must stay.
     pub(super) fn nominate(&mut self, bytes: &[u8], option: &[u8]) {
         for field in &mut self.list[..self.len] {
@@ -266,6 +271,7 @@ pub(super) fn may_be_trailer(name: &[u8]) -> bool {
         b"age",
         b"authorization",
         b"cache-control",
+        b"close",
         b"cookie",
         b"expires",
         b"location",
@@ -429,6 +435,7 @@ mod tests {
             "If-Match",
             "Upgrade",
             "Via",
+            "close",
         ] {
             assert!(!may_be_trailer(name.as_bytes()), "{name}");
         }

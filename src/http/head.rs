@@ -554,6 +554,8 @@ fn connection(fields: &mut Fields, bytes: &[u8], strict: bool) -> Result<Options
             }
             if option.eq_ignore_ascii_case(b"close") {
                 options.close = true;
+                // No field of this name is registered, and one that comes is nominated as well.
+                fields.nominate(bytes, option);
             } else if option.eq_ignore_ascii_case(b"keep-alive") {
                 options.keep_alive = true;
             } else if option.eq_ignore_ascii_case(b"upgrade") {
@@ -843,12 +845,12 @@ pub(super) mod tests {
     #[test]
     fn nominated_fields_are_hop_by_hop_save_ours() {
         let head = with(
-            "X-Hop: 1\r\nConnection: , x-hop ,,\t,Host, Content-Length, X-Forwarded-For, te\r\nContent-Length: 0\r\n\
-             X-Forwarded-For: 1\r\nX-End: 1\r\nTE: gzip\r\nHTTP2-Settings: a\r\nKeep-Alive: 1\r\n",
+            "X-Hop: 1\r\nConnection: , x-hop ,,\t,Host, Content-Length, X-Forwarded-For, te, close\r\nContent-Length: 0\r\n\
+             X-Forwarded-For: 1\r\nX-End: 1\r\nTE: gzip\r\nHTTP2-Settings: a\r\nKeep-Alive: 1\r\nClose: 1\r\n",
         )
         .unwrap();
         let hops: Vec<_> = head.fields.iter().map(|f| f.hop).collect();
-        assert_eq!(hops, [false, true, true, false, false, false, true, true, true]);
+        assert_eq!(hops, [false, true, true, false, false, false, true, true, true, true]);
     }
 
     #[test]

@@ -234,7 +234,8 @@ impl<N: Net, G: Gate<N>, F: Future<Output = ()> + 'static> Welcome<N, G, F> {
         let Ok(rest) = rest.downcast::<G::Rest>() else { return };
         add(&core.stats.moved_in, 1);
         let conn = Conn { stream: self.gate.put_together(stream, *rest), info: Rc::new(info), served };
-        core.net.spawn(self.clone().connection(conn, Counted::new(core), false));
+        // Whoever makes a core work mostly has its next request on the way.
+        core.net.spawn(self.clone().connection(conn, Counted::new(core), true));
     }
 
     /// Leaves a connection that is between two requests for another core. It comes back if it cannot leave or has no room
@@ -272,10 +273,12 @@ impl<N: Net, G: Gate<N>, F: Future<Output = ()> + 'static> Welcome<N, G, F> {
         let Some((stream, info)) = self.gate.admit(stream, info).await else { return };
         drop(room);
         let conn = Conn { stream, info: Rc::new(info), served: 0 };
-        self.connection(conn, counted, false).await;
+        // With most newcomers their first request comes along.
+        self.connection(conn, counted, true).await;
     }
 
-    /// Serves a connection, until it ends, is parked or goes over to another core. `stirs` if there is something to receive.
+    /// Serves a connection, until it ends, is parked or goes over to another core. `stirs` if there may be something to
+    /// receive.
     async fn connection(self, mut conn: Conn<G::Stream>, mut counted: Counted<N>, mut stirs: bool) {
         let core = self.core.clone();
         let info = conn.info.clone();

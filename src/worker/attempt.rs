@@ -165,7 +165,7 @@ pub(super) async fn attempt<N: Net, C: Stream>(
     tally: &mut Tally<N::Stream>,
 ) -> Outcome {
     let (core, slot, policy) = (turn.core, turn.slot, &cluster.shared.policy);
-    let mut body = Body::new(turn.head.framing);
+    let mut body = Body::behind(buf.filled(), &turn.head.fields, turn.head.framing);
     tally.reused = None;
     // All attempts carry the same one.
     tally.request_id.get_or_insert_with(|| (u128::from(core.random()) << 64) | u128::from(core.random()));
@@ -482,7 +482,7 @@ async fn download<N: Net, C: Stream>(
     let upgraded = head.status == 101;
     let mut out = core.buffers.take(Class::Small);
     turn.write_head(&head, buf.filled(), side.framing, !persist && !upgraded, &mut out);
-    let mut body = Body::new(head.framing);
+    let mut body = Body::behind(buf.filled(), &head.fields, head.framing);
     let (clean, whole) = if upgraded {
         // Whatever stands behind a 101 is the tunnel's.
         buf.consume(head.bytes);

@@ -82,10 +82,10 @@ pub(super) fn last_chunk(buf: &mut Buf, body: &Body) -> bool {
 
 /// Whether a piece of a body is mostly framing. Of such chunks a large buffer would hold tens of thousands, a millisecond's
 /// work at once, and even a small one takes as long as ten requests.
-/// Its stream is told.
-fn was_hard(from: &impl Stream, piece: &Decoded) -> bool {
+/// Its stream is told, if there is more to come of the body.
+fn was_hard(from: &impl Stream, piece: &Decoded, body: &Body) -> bool {
     let hard = piece.consumed > limits::TURN_HARD && piece.payload.len() < piece.consumed / 2;
-    from.mark_hard(hard);
+    from.mark_hard(hard && !body.is_done());
     hard
 }
 
@@ -176,7 +176,7 @@ pub(super) async fn upload<N: Net, C: Stream>(
             break (413, Reason::BodyTooLarge);
         }
         turn.received.set(body.payload_bytes());
-        was_full &= !was_hard(turn.stream, &piece);
+        was_full &= !was_hard(turn.stream, &piece, &body);
         if in_head {
             rest = &rest[piece.consumed..];
         }
@@ -408,7 +408,7 @@ pub(super) async fn deliver<N: Net, C: Stream>(
         };
         clean = piece.consumed == buf.len();
         ended = body.is_done();
-        was_full &= !was_hard(backend, &piece);
+        was_full &= !was_hard(backend, &piece, &body);
         whole = frame(&mut buf, piece, encoding, &body);
     };
     core.buffers.put(buf);

@@ -21,6 +21,7 @@ use crate::http::reject::{Fault, Reject};
 use crate::http::{Method, Version, reply};
 use crate::limits;
 use std::cell::Cell;
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -131,9 +132,17 @@ pub(super) async fn serve_each<N: Net, C: Stream>(core: Rc<Core<N>>, mailbox: Rc
 
 /// Serves requests until the connection is idle or closed.
 async fn serve<N: Net, C: Stream>(core: &Rc<Core<N>>, mut conn: Conn<C>, head: &mut RequestHead) -> Served<C> {
+    let (first, mut buf) = conn.stream.recv_now(core.buffers.take(Class::Small)).await;
+    match first {
+        Ok(n) if n > 0 => {}
+        ended => {
+            core.buffers.put(buf);
+            let nothing_yet = ended.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+            return if nothing_yet { Served::Idle(conn) } else { Served::Closed };
+        }
+    }
     let slot = core.slots.open(conn.stream.handle());
     let watch = Watch::default();
-    let mut buf = core.buffers.take(Class::Small);
     loop {
         slot.begin();
         let (head_timeout, underscores) = {

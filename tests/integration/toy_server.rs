@@ -104,6 +104,13 @@ impl<S: Stream> Stream for ToyStream<S> {
         (Ok(payload.len()), buf)
     }
 
+    async fn recv_now(&self, buf: Buf) -> (io::Result<usize>, Buf) {
+        if !self.reading.borrow_mut().is_ready() {
+            return (Err(ErrorKind::WouldBlock.into()), buf);
+        }
+        self.recv(buf).await
+    }
+
     /// Sends one record, and the whole of it: there is nobody who would send the rest later.
     async fn send(&self, mut buf: Buf) -> (io::Result<usize>, Buf) {
         let payload = buf.len().min(PAYLOAD_MAX);

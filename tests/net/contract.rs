@@ -213,6 +213,26 @@ pub async fn shutdown_read_loses_nothing_received<F: Fixture>(f: F) {
     }
 }
 
+pub async fn recv_now_waits_for_nothing<F: Fixture>(f: F) {
+    for family in BOTH {
+        let (client, server) = pair(&f, family).await;
+        let (result, room) = server.recv_now(Buf::new(Class::Small)).await;
+        assert_eq!((result.unwrap_err().kind(), room.len()), (ErrorKind::WouldBlock, 0));
+        send(&client, b"here").await;
+        server.readable().await.unwrap();
+        let (result, mut got) = server.recv_now(room).await;
+        let first = result.unwrap();
+        while got.len() < 4 {
+            (_, got) = server.recv(got).await;
+        }
+        assert_eq!((first > 0, got.filled()), (true, &b"here"[..]));
+        f.net().shutdown(client.handle(), How::Write);
+        server.readable().await.unwrap();
+        let (result, _) = server.recv_now(got).await;
+        assert_eq!(result.unwrap(), 0);
+    }
+}
+
 pub async fn shutdown_write_sends_the_end<F: Fixture>(f: F) {
     for family in BOTH {
         let (client, server) = pair(&f, family).await;

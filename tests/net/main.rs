@@ -33,6 +33,7 @@ on_all!(
     contract::shutdown_wakes_a_recv,
     contract::shutdown_wakes_a_readable,
     contract::shutdown_read_loses_nothing_received,
+    contract::recv_now_waits_for_nothing,
     contract::shutdown_write_sends_the_end,
     contract::a_blocked_send_is_ended_by_shutdown,
     contract::a_blocked_send_goes_on_when_there_is_room,

@@ -150,6 +150,18 @@ impl Driven {
         (result, tail.0)
     }
 
+    // By a call also what is small: the ring would do no more for it, and only when this turn has ended.
+    pub(super) async fn recv_now(&self, buf: Buf) -> (io::Result<usize>, Buf) {
+        let mut tail = Tail(buf);
+        let result = recv_now(self.fd(), &mut tail);
+        if !would_block(&result)
+            && let Some(weight) = self.received(&result)
+        {
+            turns::next(weight).await;
+        }
+        (result, tail.0)
+    }
+
     async fn recv_driven(&self, buf: Buf) -> (io::Result<usize>, Buf) {
         self.begin();
         // SAFETY: monoio asks for `&mut` only to keep two readers apart. The call clones the descriptor's count into the
@@ -168,7 +180,7 @@ impl Driven {
     #[inline]
     fn received(&self, result: &io::Result<usize>) -> Option<Weight> {
         let n = *result.as_ref().unwrap_or(&0);
-        let over = turns::spend(n) | self.had_its_share();
+        let over = turns::spend(n) | (self.used() >= limits::TURN_SHARE);
         match self.hard.get() {
             true => Some(Weight::Heavy),
             false => over.then(|| Weight::of(n)),
@@ -198,17 +210,17 @@ impl Driven {
     /// Counts a send that has ended; `true`: whatever comes next should wait for another turn.
     #[inline]
     fn sent(&self, result: &io::Result<usize>) -> bool {
-        turns::spend(*result.as_ref().unwrap_or(&0)) | self.had_its_share()
+        turns::spend(*result.as_ref().unwrap_or(&0)) | (self.used() >= limits::TURN_SHARE)
     }
 
-    /// A receive or send has ended: whether this was the last one of the turn. What does not have to wait, as most does not
-    /// with epoll, could go on until nobody else gets on in this turn.
+    /// A receive or send has ended: how many this turn has seen. What does not have to wait, as most does not with epoll, could
+    /// go on until nobody else gets on in this turn.
     #[inline]
-    fn had_its_share(&self) -> bool {
+    fn used(&self) -> u8 {
         let now = turns::number() as u16;
         let used = if self.turn.replace(now) == now { self.used.get().saturating_add(1) } else { 1 };
         self.used.set(used);
-        used >= limits::TURN_SHARE
+        used
     }
 
     // The ring would carry out what it was given when this turn has ended, and what waited for room in hundreds of sockets
@@ -253,7 +265,7 @@ impl Driven {
 
     async fn spliced(&self, result: &io::Result<usize>) {
         let n = *result.as_ref().unwrap_or(&0);
-        if turns::spend(n / limits::SPLICE_CHEAPER) {
+        if turns::spend(n / limits::SPLICE_CHEAPER) | (self.used() >= limits::TURN_SHARE_SPLICED) {
             turns::next(Weight::Heavy).await;
         }
     }
@@ -264,6 +276,9 @@ impl Driven {
         let mut result = pipe.fill_from(self.fd(), most);
         if would_block(&result) {
             self.readable().await?;
+            if turns::spend(0) {
+                turns::next(Weight::Heavy).await;
+            }
             result = pipe.fill_from(self.fd(), most);
         }
         self.spliced(&result).await;
@@ -275,6 +290,9 @@ impl Driven {
         let mut result = pipe.pour_into(self.fd());
         if would_block(&result) {
             self.writable().await?;
+            if turns::spend(0) {
+                turns::next(Weight::Heavy).await;
+            }
             result = pipe.pour_into(self.fd());
         }
         self.spliced(&result).await;

@@ -64,6 +64,11 @@ pub trait Stream: 'static {
     async fn more_readable(&self) -> io::Result<()>;
     /// Receives into the spare tail of `buf` (which must have room); appends. `Ok(0)` is the end of the stream.
     async fn recv(&self, buf: Buf) -> (io::Result<usize>, Buf);
+    /// The same of what is there now.
+    ///
+    /// # Errors
+    /// `WouldBlock`: nothing is.
+    async fn recv_now(&self, buf: Buf) -> (io::Result<usize>, Buf);
     /// Says whether it took long to read what came last. Then more of it will: where many can go on, the next receive waits
     /// with those that have much to do.
     fn mark_hard(&self, hard: bool);

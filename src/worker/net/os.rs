@@ -53,6 +53,11 @@ impl Stream for OsStream {
         self.0.recv(buf).await
     }
 
+    async fn recv_now(&self, buf: Buf) -> (io::Result<usize>, Buf) {
+        assert!(buf.spare() > 0, "a receive into nothing would look like the end of the stream");
+        self.0.recv_now(buf).await
+    }
+
     fn mark_hard(&self, hard: bool) {
         self.0.mark_hard(hard);
     }
