@@ -108,8 +108,14 @@ impl Spread {
             return None;
         }
         let order = Order { to: core.to, newcomers: core.newcomers, work: moves.map_or(0, |(_, part)| part) };
-        if let Some((to, _)) = moves {
+        if moves.is_some() {
             core.rests = limits::EVEN_RESTS;
+        }
+        if let Some((to, _)) = lasting {
+            // What it gave away before is too much now.
+            self.cores[to].newcomers = 0;
+        }
+        if let Some((to, _)) = moves {
             self.cores[to].rests = limits::EVEN_RESTS;
             self.cores[to].keeps = limits::EVEN_KEEPS;
         }
@@ -321,6 +327,35 @@ mod tests {
         assert!(newcomers(12, [750, 700]) > limits::EVEN_NEWCOMERS_MAX * 3 / 4, "what helps is taken back slowly");
         let falling: Vec<u32> = (13..120).map(|tick| newcomers(tick, [700, 700])).collect();
         assert_eq!(*falling.last().unwrap(), 0);
+    }
+
+    #[test]
+    fn newcomers_that_come_and_go_make_room_beside_what_cannot_move() {
+        // One connection that cannot move has 500 of the first core, and as many thousandths of work come new to each.
+        for flow in [100, 200, 300, 400, 500] {
+            let mut spread = Spread::new(2);
+            let (mut given, mut worst) = ([0, 0], 0);
+            let asked = |given: [u32; 2]| {
+                let comes = |core: usize| flow * (1000 - given[core]) / 1000 + flow * given[1 - core] / 1000;
+                [500 + comes(0), comes(1)]
+            };
+            for tick in 1..300 {
+                let loads = asked(given);
+                let reading =
+                    |core: usize| Reading { tick, load: loads[core].min(1000), turn_us: 100 + loads[core], open: true };
+                let orders = spread.look(&[reading(0), reading(1)]);
+                given =
+                    [0, 1].map(|core| orders.iter().find(|(from, _)| *from == core).map_or(0, |one| one.1.newcomers));
+                if tick > 30 {
+                    // Below, nothing is done.
+                    let hot = loads[0] >= limits::EVEN_FROM_LOAD + 50;
+                    worst = worst.max(if hot { loads[0].abs_diff(loads[1]) } else { 0 });
+                    assert!(loads[1] < loads[0] + limits::EVEN_FROM_GAP, "flow {flow}: turned round to {loads:?}");
+                }
+            }
+            let least = 500u32.saturating_sub(flow * 2 * limits::EVEN_NEWCOMERS_MAX / 1000);
+            assert!(worst <= least.max(limits::EVEN_FROM_GAP) + 150, "flow {flow}: {worst} apart");
+        }
     }
 
     #[test]
