@@ -450,7 +450,7 @@ mod tests {
         let mut world = World::new(2, vec![(0.0, 0); 8]);
         for second in 0..600u32 {
             for who in 0..8usize {
-                let works = (second / 20 + who as u32) % 3 == 0;
+                let works = (second / 20 + who as u32).is_multiple_of(3);
                 world.connections[who].0 = if works { 250.0 } else { 20.0 };
             }
             world.second();

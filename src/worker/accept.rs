@@ -209,7 +209,7 @@ impl<N: Net, G: Gate<N>, F: Future<Output = ()> + 'static> Welcome<N, G, F> {
                 return None;
             }
         };
-        match core.hand(to, Handed { fd, info: core.info_of(listener, peer), state: None }) {
+        match core.hand(to, Handed { fd, info: Box::new(core.info_of(listener, peer)), state: None }) {
             Ok(()) => Some(to),
             Err(back) => {
                 core.keep_newcomers();
@@ -228,12 +228,12 @@ impl<N: Net, G: Gate<N>, F: Future<Output = ()> + 'static> Welcome<N, G, F> {
         let Ok(stream) = core.net.attach(fd) else { return add(&core.stats.accept_failures, 1) };
         let Some(State { served, rest }) = state else {
             add(&core.stats.handed_in, 1);
-            return core.net.spawn(self.clone().newcomer(stream, info, Counted::new(core)));
+            return core.net.spawn(self.clone().newcomer(stream, *info, Counted::new(core)));
         };
         // All cores have the same gate, so that what it keeps is of one kind.
         let Ok(rest) = rest.downcast::<G::Rest>() else { return };
         add(&core.stats.moved_in, 1);
-        let conn = Conn { stream: self.gate.put_together(stream, *rest), info: Rc::new(info), served };
+        let conn = Conn { stream: self.gate.put_together(stream, *rest), info: Rc::new(*info), served };
         // Whoever makes a core work mostly has its next request on the way.
         core.net.spawn(self.clone().connection(conn, Counted::new(core), true));
     }
@@ -252,7 +252,7 @@ impl<N: Net, G: Gate<N>, F: Future<Output = ()> + 'static> Welcome<N, G, F> {
             Err(stream) => return Err(Some(Conn { stream: self.gate.put_together(stream, rest), info, served })),
         };
         let state = Some(State { served, rest: Box::new(rest) });
-        match core.hand(to, Handed { fd, info: ConnInfo::clone(&info), state }) {
+        match core.hand(to, Handed { fd, info: Box::new(ConnInfo::clone(&info)), state }) {
             Ok(()) => {
                 (core.ring_core)(to);
                 Ok(())

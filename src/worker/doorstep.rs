@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// A connection on its way from one core to another. Dropped, it is closed.
 pub(super) struct Handed {
     pub(super) fd: OwnedFd,
-    pub(super) info: ConnInfo,
+    pub(super) info: Box<ConnInfo>,
     /// `None` for a newcomer: no gate has seen it yet.
     pub(super) state: Option<State>,
 }
@@ -125,7 +125,7 @@ mod tests {
     fn handed(served: u32) -> Handed {
         let info = ConnInfo { listener: ListenerId(0), peer: None, local: None, via_proxy: None, tls: false };
         let fd = File::open("/dev/null").unwrap().into();
-        Handed { fd, info, state: Some(State { served, rest: Box::new(()) }) }
+        Handed { fd, info: Box::new(info), state: Some(State { served, rest: Box::new(()) }) }
     }
 
     #[test]
