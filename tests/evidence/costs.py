@@ -4,16 +4,18 @@ allocations, context switches. Counted by tracepoints and one probe (perf, as ro
 requests that Ringway counted meanwhile. These figures stay the same on a busy machine; of time (CPU microseconds of the
 worker, user and system) the last two columns give an idea only.
 
-Two tables, one per driver: those of docs/PERFORMANCE.md. Environment: as for all evidence, and SECONDS (3).
+Two tables, one per driver: those of docs/PERFORMANCE.md. Environment: as for all evidence, SECONDS (3), and ONLY (part of a
+workload's name).
 """
 import json
 import os
 import subprocess
 import time
 
-from stand import BINARY, DRIVERS, Nginx, Ringway, check, done, need, spawn, stand
+from stand import BINARY, DRIVERS, Nginx, Ringway, check, done, free_port, need, spawn, stand
 
 SECONDS = float(os.environ.get("SECONDS", 3))
+ONLY = os.environ.get("ONLY", "")
 PROBE = "ringway_costs:allocation"
 EVENTS = {
     "system calls": "raw_syscalls:sys_enter",
@@ -39,8 +41,8 @@ WORKLOADS = [
     ("16 KiB", 64, "/16k", {}),
     ("256 KiB", 32, "/256k", {}),
     ("4 MiB", 16, "/4m", {}),
-    ("POST of 16 KiB", 64, "/", {"body": 16 * 1024}),
-    ("POST of 1 MiB", 16, "/", {"body": 1024 * 1024}),
+    ("POST of 16 KiB", 64, "/up", {"body": 16 * 1024}),
+    ("POST of 1 MiB", 16, "/up", {"body": 1024 * 1024}),
     ("16 KiB chunked", 64, "/16k.shtml", {}),
     ("small GET, 16 in a pipeline", 64, "/", {"depth": 16}),
 ]
@@ -58,6 +60,16 @@ def script(path, fields=None, body=0, depth=1):
         end
         function request() return all end
         """
+
+
+def origin(place, name):
+    """An nginx that reads a body before it answers, as applications do: `return` alone would not."""
+    port = free_port()
+    return Nginx(place, name, port, f"""
+        location ~ ^/\\d {{ root {place}; }}
+        location ~ shtml$ {{ root {place}; ssi on; ssi_types *; }}
+        location = /up {{ client_body_buffer_size 2m; proxy_pass http://127.0.0.1:{port}/; }}
+    """)
 
 
 def progress(ringway):
@@ -105,10 +117,9 @@ try:
             place.chmod(0o755)
             for name, size in [("16k", 1 << 14), ("256k", 1 << 18), ("4m", 1 << 22), ("16k.shtml", 1 << 14)]:
                 (place / name).write_bytes(b"x" * size)
-            files = f"location ~ ^/\\d {{ root {place}; }} location ~ shtml$ {{ root {place}; ssi on; ssi_types *; }}"
-            origins = [Nginx(place, name, extra=files) for name in ("one", "other")]
+            origins = [origin(place, name) for name in ("one", "other")]
             ringway = Ringway(place, io, [f"127.0.0.1:{o.port}" for o in origins], workers=1)
-            rows = [measure(place, ringway, *workload) for workload in WORKLOADS]
+            rows = [measure(place, ringway, *workload) for workload in WORKLOADS if ONLY in workload[0]]
             ringway.stop()
         print(f"\n{io}, per request:\n")
         table(rows)
