@@ -4,6 +4,7 @@
 //! [`CoreStats`]) first, then a message as a hint, then control's doorbell; a full channel loses hints, never state.
 
 use crate::config::ListenerId;
+use crate::cores::Order;
 use crate::failures::Failures;
 use crate::malformed::Malformed;
 use crate::publish::Snapshot;
@@ -12,6 +13,7 @@ use crate::route::histogram::Histogram;
 use crate::route::{BackendId, ClusterId};
 use crossbeam_channel::Sender;
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -54,6 +56,15 @@ pub enum ToWorker {
         on: Arc<TakenAway>,
         /// The core, and what it has. Has room for an answer of every core.
         answer: Sender<(usize, Vec<Remains>)>,
+    },
+    /// Give newcomers and connections to another core.
+    Even(Order),
+    /// Measure from now on what each connection costs. To be followed by [`ToWorker::Hogs`].
+    Weigh,
+    /// Tell which connections cost most since then, and measure no longer.
+    Hogs {
+        /// Has room for an answer of every core.
+        answer: Sender<Hogs>,
     },
     /// Stop accepting, let exchanges end, close idle connections by half of this many seconds, cut the rest at its end.
     Drain {
@@ -99,6 +110,46 @@ impl Remains {
     pub fn of(cluster: ClusterId, backend: Option<BackendId>) -> Remains {
         Remains { cluster, backend, exchanges: 0, tunnels: 0, queued: 0, pooled: 0 }
     }
+}
+
+/// What made one core work, for as long as it was measured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hogs {
+    /// The core.
+    pub core: usize,
+    /// Microseconds for which it was measured.
+    pub took_us: u64,
+    /// Of those, its thread had a CPU.
+    pub cpu_us: u64,
+    /// Of those, it waited for one.
+    pub waited_us: u64,
+    /// The longest turn since the process began.
+    pub longest_turn_us: u64,
+    /// Connections that had something to do.
+    pub connections: usize,
+    /// What they cost together, as [`Hog::cost_us`].
+    pub cost_us: u64,
+    /// Those that cost most, the dearest first.
+    pub named: Vec<Hog>,
+}
+
+/// What one connection cost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hog {
+    /// Where it came in.
+    pub listener: ListenerId,
+    /// The client; `None` on Unix listeners.
+    pub peer: Option<SocketAddr>,
+    /// Where its requests went, if that was seen.
+    pub cluster: Option<ClusterId>,
+    /// Requests before its latest busy period.
+    pub served: u32,
+    /// Bytes that the client has sent and received since it connected, if the kernel counts them.
+    pub carried: Option<[u64; 2]>,
+    /// CPU time of its task, and an estimate of what the kernel did for it meanwhile.
+    pub cost_us: u64,
+    /// The longest call of its task.
+    pub longest_us: u64,
 }
 
 /// Worker to control.
@@ -232,4 +283,49 @@ pub struct CoreStats {
     pub cpu_us: AtomicU64,
     /// The same as thousandths of the time between the latest two ticks.
     pub busy_permille: AtomicU32,
+    /// Thousandths of that time in which it had a CPU or waited for one.
+    pub load_permille: AtomicU32,
+    /// How late the latest tick came.
+    pub late_us: AtomicU64,
+    /// Newcomers given to other cores.
+    pub handed_out: AtomicU64,
+    /// Newcomers of other cores.
+    pub handed_in: AtomicU64,
+    /// Connections given to other cores between two requests.
+    pub moved_out: AtomicU64,
+    /// Connections of other cores, taken over between two requests.
+    pub moved_in: AtomicU64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::counts::{ClusterEnds, Ends};
+    use crate::route::health::CoreCell;
+    use crate::route::waits::{WaitCell, Waits};
+
+    /// Two lines: processors fetch them in pairs.
+    const LINES: usize = 128;
+
+    /// The first and the last line that something lies on.
+    fn lines<T>(of: &T) -> (usize, usize) {
+        let begin = std::ptr::from_ref(of).addr();
+        (begin / LINES, (begin + size_of::<T>() - 1) / LINES)
+    }
+
+    #[test]
+    fn what_cores_count_in_shares_no_line_with_another_core() {
+        fn alone<T>() -> bool {
+            align_of::<T>().is_multiple_of(LINES) && size_of::<T>().is_multiple_of(LINES)
+        }
+        assert!(alone::<CoreStats>() && alone::<CoreCell>() && alone::<WaitCell>() && alone::<Ends>());
+        let (ends, waits) = (ClusterEnds::new(3), Waits::new(3));
+        for (one, other) in [(0, 1), (1, 2)] {
+            assert!(lines(ends.core(one)).1 < lines(ends.core(other)).0);
+            assert!(lines(waits.core(one)).1 < lines(waits.core(other)).0);
+        }
+        // The counts beside an `Arc`'s own are written by whoever clones it.
+        let stats: Arc<CoreStats> = Arc::default();
+        assert!(std::ptr::from_ref(&*stats).addr().is_multiple_of(LINES));
+    }
 }

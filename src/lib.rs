@@ -12,6 +12,7 @@ pub mod http;
 pub mod route;
 
 pub mod config;
+pub mod cores;
 pub mod event;
 pub mod exchange;
 pub mod failures;

@@ -102,6 +102,46 @@ pub const TURN_RESOLUTION_US: u64 = 250;
 /// Milliseconds between two ticks of a worker's clock; the resolution of every deadline.
 pub const TICK_MS: u64 = 1000;
 
+/// Load of a core, in thousandths, from which on it may give work away: below, nobody waits long enough to gain by it.
+pub const EVEN_FROM_LOAD: u32 = 600;
+/// Thousandths by which its load is above another core's then. Less comes and goes by itself from one second to the next.
+pub const EVEN_FROM_GAP: u32 = 200;
+/// Load from which on a core may have any number of requests waiting; two such are told apart by how long their turns are.
+pub const EVEN_FULL_LOAD: u32 = 800;
+/// Thousandths by which the turns of one of them are longer then, of its own.
+pub const EVEN_FROM_TURNS: u32 = 333;
+/// Looks in a row, a second each, at which that has to be so: one burst is over before anything has moved.
+pub const EVEN_LOOKS: u32 = 2;
+/// Looks for which two cores are left alone after a move: one in which it happens, two whole ones in which it is seen.
+pub const EVEN_RESTS: u32 = 4;
+/// Looks for which a core that has received gives nothing.
+pub const EVEN_KEEPS: u32 = 12;
+/// The most newcomers, in thousandths, that are given away: some stay, so that it is seen how they do.
+pub const EVEN_NEWCOMERS_MAX: u32 = 900;
+/// What remains of that with each look at which the core is not hot any more, in thousandths.
+pub const EVEN_NEWCOMERS_KEPT: u32 = 950;
+/// Connections that are moved by one order; the heaviest ones are, so that more would change little.
+pub const EVEN_MOVES_MAX: usize = 256;
+/// Ticks after which an order holds no more, should control stand still, and after which one that was chosen to move stays
+/// if it never was between two requests.
+pub const EVEN_LASTS_TICKS: u32 = 4;
+/// Connections that one core may have been given and not taken up yet.
+pub const EVEN_WAITING_MAX: usize = 256;
+/// Thousandths of the connections that a core may have from which on nobody is sent to it.
+pub const EVEN_FULL: u64 = 900;
+/// Microseconds for which connections are weighed at least before some are chosen.
+pub const WEIGH_US_MIN: u64 = 400_000;
+/// Microseconds that a call of a connection's task costs beside those it takes: what the kernel does for it later.
+pub const WEIGH_CALL_US: u64 = 4;
+/// Connections that are weighed at a time; where there are more, the light ones are forgotten.
+pub const WEIGHED_MAX: usize = 8 * 1024;
+/// Connections of each core that are named where somebody asks what makes it slow.
+pub const WEIGHED_SHOWN: usize = 5;
+/// Milliseconds for which connections are weighed where it is asked what makes a core slow, and the most of that.
+pub const WEIGH_MS: u64 = 1000;
+/// See [`WEIGH_MS`].
+pub const WEIGH_MS_MAX: u64 = 60_000;
+
 /// Bytes read and thrown away after an answer that left request bytes unread (RFC 9112 section 9.6).
 pub const LINGER_BYTES_MAX: usize = 256 * 1024;
 /// Ticks that the above may take.

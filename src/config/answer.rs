@@ -221,6 +221,22 @@ pub struct Worker {
     pub idle: u64,
     /// Exchanges ended.
     pub exchanges: u64,
+    /// Client connections that it has accepted.
+    pub accepted: u64,
+    /// Share of the latest second in which it had work, in thousandths: its thread ran, or waited for its CPU.
+    pub load_permille: u32,
+    /// Share of it in which its thread ran.
+    pub busy_permille: u32,
+    /// How late its latest tick came, microseconds: so long, what became ready then had to wait.
+    pub lag_us: u64,
+    /// Newcomers given to other workers.
+    pub handed_out: u64,
+    /// Newcomers of other workers.
+    pub handed_in: u64,
+    /// Connections given to other workers between two requests.
+    pub moved_out: u64,
+    /// Connections of other workers, taken over between two requests.
+    pub moved_in: u64,
     /// Idle backend connections now.
     pub pooled: u64,
     /// Buffers in use now.

@@ -5,7 +5,7 @@
 //! talk to this server; unknown keys in `args` are errors, because a command that is half understood is not obeyed.
 
 use super::answer::{Code, Error, Id};
-use super::orders::{Apply, Backend, Errors, Log, NoArguments, Pause, Ready, Reload, Resume};
+use super::orders::{Apply, Backend, Errors, Log, NoArguments, Pause, Ready, Reload, Resume, WhySlow};
 use super::shape::nearest;
 use crate::limits::CONTROL_LINE_BYTES_MAX;
 use serde::{Deserialize, Serialize};
@@ -59,6 +59,8 @@ pub enum Command {
     Config(NoArguments),
     /// Tell what failed lately: [`super::answer::Errors`].
     Errors(Errors),
+    /// Tell which connections make the cores work: [`super::receipt::Slow`].
+    WhySlow(WhySlow),
     /// Read, check and publish a config: [`super::answer::Receipt`].
     Reload(Reload),
     /// Change the running config by a merge patch: [`super::answer::Receipt`].
@@ -86,8 +88,10 @@ pub enum Level {
     Change,
 }
 
-const COMMANDS: [&str; 12] =
-    ["status", "routes", "config", "errors", "reload", "apply", "backend", "pause", "resume", "log", "ready", "stop"];
+const COMMANDS: [&str; 13] = [
+    "status", "routes", "config", "errors", "why_slow", "reload", "apply", "backend", "pause", "resume", "log",
+    "ready", "stop",
+];
 
 #[derive(Deserialize)]
 struct Envelope {
@@ -156,7 +160,8 @@ impl Command {
     /// What a client must be allowed for it.
     pub fn level(&self) -> Level {
         match self {
-            Command::Status(_) | Command::Routes(_) | Command::Config(_) | Command::Errors(_) => Level::Read,
+            Command::Status(_) | Command::Routes(_) | Command::Config(_) => Level::Read,
+            Command::Errors(_) | Command::WhySlow(_) => Level::Read,
             _ => Level::Change,
         }
     }
@@ -168,6 +173,7 @@ impl Command {
             Command::Routes(_) => "routes",
             Command::Config(_) => "config",
             Command::Errors(_) => "errors",
+            Command::WhySlow(_) => "why_slow",
             Command::Reload(_) => "reload",
             Command::Apply(_) => "apply",
             Command::Backend(_) => "backend",
@@ -212,6 +218,7 @@ mod tests {
             },
             Request { id: Id::Number(9), command: Command::Log(Log::Level("debug".into())) },
             Request { id: Id::Number(10), command: Command::Log(Log::Reopen) },
+            Request { id: Id::Number(12), command: Command::WhySlow(WhySlow { ms: Some(300) }) },
             Request { id: Id::Number(11), command: Command::Ready(Ready { ready: false }) },
             Request {
                 id: Id::Text("a-1".into()),

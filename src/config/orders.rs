@@ -17,6 +17,15 @@ pub struct Errors {
     pub bytes: bool,
 }
 
+/// Arguments of `why_slow`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WhySlow {
+    /// Milliseconds to measure for; `limits::WEIGH_MS` by default, at most `limits::WEIGH_MS_MAX`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ms: Option<u64>,
+}
+
 /// How much of a change its answer waits for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -116,6 +116,63 @@ pub struct Routes {
     pub routes: BTreeMap<String, String>,
 }
 
+/// Answer to `why_slow`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Slow {
+    /// What each worker did meanwhile.
+    pub cores: Vec<Busy>,
+    /// Workers that have not answered in time: whatever they do, it takes long.
+    pub silent: Vec<usize>,
+}
+
+/// What one worker did while it was measured.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Busy {
+    /// Its number, from 0.
+    pub core: usize,
+    /// Microseconds for which it was measured.
+    pub took_us: u64,
+    /// Of those, its thread ran.
+    pub cpu_us: u64,
+    /// Of those, it waited for its CPU, which others had.
+    pub waited_us: u64,
+    /// Longest turn of its event loop so far, microseconds.
+    pub longest_turn_us: u64,
+    /// Client connections that had something to do.
+    pub connections: u64,
+    /// Those that cost most, the dearest first.
+    pub hogs: Vec<Hog>,
+}
+
+/// One connection, and what it cost.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Hog {
+    /// Address and port, or `unix`.
+    pub client: String,
+    /// Where it came in.
+    pub listener: String,
+    /// Where its requests went, if that was seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
+    /// Its part of what all connections of the worker cost, thousandths.
+    pub share_permille: u32,
+    /// CPU time of its task, and an estimate of what the kernel did for it besides; microseconds.
+    pub cost_us: u64,
+    /// The longest that it kept the worker at a stretch, microseconds.
+    pub longest_us: u64,
+    /// Requests served since it connected, those of its latest busy period left out.
+    pub requests: u64,
+    /// Bytes received from it since it connected; `None` if the kernel does not count them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub received: Option<u64>,
+    /// Bytes that it has got since then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sent: Option<u64>,
+}
+
 /// Answer to `errors`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

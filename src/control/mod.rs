@@ -10,6 +10,7 @@
 
 mod actions;
 mod answers;
+mod even;
 pub mod listeners;
 pub mod lock;
 pub mod monitor;
@@ -21,6 +22,7 @@ pub mod resolve;
 pub mod running;
 pub mod say;
 pub mod signals;
+mod slow;
 pub mod socket;
 pub mod start;
 pub mod state_file;
@@ -38,6 +40,7 @@ use crate::supervisor::Supervisor;
 use crate::worker::net::machine;
 use crate::worker::net::os::Bell;
 use crossbeam_channel::{Receiver, Sender};
+use even::Evening;
 use listeners::Listeners;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
@@ -48,6 +51,7 @@ use resolve::Resolver;
 use running::Running;
 use serde::Serialize;
 use signals::{Signal, Signals};
+use slow::Question;
 use socket::ControlSocket;
 use state_file::StateFile;
 use std::collections::BTreeSet;
@@ -208,6 +212,9 @@ pub struct Control {
     saving: u64,
     reloads: reload::Reloads,
     waits: Vec<Waiting>,
+    /// Who asks why a core is slow.
+    questions: Vec<Question>,
+    evening: Evening,
     own_uid: u32,
     /// When the first stop signal came.
     stopped_ms: Option<u64>,
@@ -223,6 +230,7 @@ impl Control {
         for fd in parts.signals.fds() {
             parts.door.poll.registry().register(&mut SourceFd(&fd), SIGNALS, Interest::READABLE)?;
         }
+        let evening = Evening::new(parts.workers.len(), Instant::now());
         let probes = Probes::new(parts.door.registry()?, FIRST_PROBE);
         Ok(Control {
             door: parts.door,
@@ -244,6 +252,8 @@ impl Control {
             saving: 0,
             reloads: reload::Reloads::default(),
             waits: Vec::new(),
+            questions: Vec::new(),
+            evening,
             own_uid: machine::own_uid(),
             stopped_ms: None,
             ended: None,
@@ -272,6 +282,8 @@ impl Control {
             self.monitor();
             self.go_on_reloading();
             self.go_on_waiting();
+            self.go_on_asking();
+            self.even_cores(Instant::now());
             if let Some(ended) = self.ended {
                 return (ended, self.log);
             }
@@ -296,6 +308,8 @@ impl Control {
             self.probes.deadline(),
             self.resolver.deadline(),
             self.reloads.deadline(now),
+            self.even_deadline(),
+            self.questions.iter().map(|question| question.deadline(now)).min(),
             self.socket.as_ref().and_then(ControlSocket::deadline),
         ];
         let waits = self.waits.iter().map(|waiting| waiting.deadline(now)).min();

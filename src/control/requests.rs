@@ -74,6 +74,7 @@ impl Control {
                 let errors = answers::errors(&self.workers, asked.bytes);
                 self.reply(&asker, Ok(errors));
             }
+            Command::WhySlow(asked) => self.ask_why_slow(asker, asked.ms.unwrap_or(limits::WEIGH_MS)),
             Command::Reload(reload) => self.order_reload(asker, reload),
             Command::Apply(apply) => {
                 let (file, text) = (apply.file.unwrap_or_else(|| "patch".to_owned()), apply.patch);

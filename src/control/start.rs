@@ -21,7 +21,7 @@ use crate::supervisor::{Resolutions, Supervisor, names_of};
 use crate::worker::net::driver::{self, Choice};
 use crate::worker::net::machine;
 use crate::worker::net::os::Bell;
-use crate::worker::start::Start;
+use crate::worker::start::{Doorstep, Start};
 use crossbeam_channel::{bounded, unbounded};
 use std::fmt;
 use std::io;
@@ -178,6 +178,7 @@ fn start(
     opened.iter_mut().for_each(|one| listeners.opened(one));
     let bells: io::Result<Arc<[Bell]>> = (0..cores).map(|_| Bell::new()).collect();
     let bells = bells.map_err(failed("no descriptor for a worker's bell"))?;
+    let doorsteps: Arc<[Doorstep]> = (0..cores).map(|_| Doorstep::default()).collect();
     let mut workers = Vec::with_capacity(cores);
     for (core, share) in shares(opened, cores).into_iter().enumerate() {
         // Bounded by `UNTAKEN_MAX` of the reloads: the sender looks first.
@@ -195,6 +196,7 @@ fn start(
             publisher: publisher.clone(),
             inbox: to_worker,
             bells: bells.clone(),
+            doorsteps: doorsteps.clone(),
             outbox: outbox.clone(),
             ring_control: door.ring(),
             stats: link.stats.clone(),

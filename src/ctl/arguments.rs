@@ -3,7 +3,7 @@
 use super::{Part, patch_text};
 use crate::config::command::Command;
 use crate::config::orders::{
-    Apply, Backend, Errors, Log, NoArguments, Patience, Pause, Ready, Reload, Resume, Wait, Wish,
+    Apply, Backend, Errors, Log, NoArguments, Patience, Pause, Ready, Reload, Resume, Wait, WhySlow, Wish,
 };
 use crate::config::value;
 use clap::{Args, Subcommand, ValueEnum};
@@ -18,7 +18,7 @@ pub enum CtlCommand {
     Routes,
     /// The backends: state, since when, why, what operators have overruled.
     Backends,
-    /// The workers: connections, exchanges, the epoch they run on.
+    /// The workers: load, lag, connections, exchanges, what they gave each other, the epoch they run on.
     Workers,
     /// The counters, summed over the workers.
     Stats,
@@ -37,6 +37,19 @@ Examples:
         /// Write the bytes of the refused messages to files in this directory.
         #[arg(long, value_name = "DIR")]
         save: Option<PathBuf>,
+    },
+    /// Which connections make the workers work: measures for a while, then names the dearest of each.
+    #[command(after_help = "\
+A connection's share is its part of what all connections of that worker cost meanwhile: CPU time of its task, and an
+estimate of what the kernel does for it. While it is measured, a request costs some microseconds more.
+
+Examples:
+  ringway ctl why-slow
+  ringway ctl why-slow --for 10s")]
+    WhySlow {
+        /// How long to measure.
+        #[arg(long = "for", value_name = "TIME", default_value = "1s", value_parser = seconds)]
+        seconds: u64,
     },
     /// Take over a config; whatever is wrong with it rejects the whole, and nothing changes.
     Reload {
@@ -200,6 +213,7 @@ impl CtlCommand {
             CtlCommand::Routes => plain(Command::Routes(NoArguments {})),
             CtlCommand::Config => plain(Command::Config(NoArguments {})),
             CtlCommand::Errors { save } => Asked { save, ..plain(Command::Errors(Errors::default())) },
+            CtlCommand::WhySlow { seconds } => plain(Command::WhySlow(WhySlow { ms: Some(seconds * 1000) })),
             CtlCommand::Reload { file, drop_patches, wait } => reload(file, drop_patches, wait)?,
             CtlCommand::Apply { patch, if_generation, wait } => {
                 let (patch, file) = patch_text(&patch)?;

@@ -7,7 +7,7 @@ pub mod save;
 use crate::config::answer::{Answer, Code, Error, Id, Outcome, Status};
 use crate::config::command::{Command, Hello, Request, VERSION};
 use crate::config::orders::{NoArguments, Patience};
-use crate::config::receipt::{Done, Errors, Receipt, Routes, Running};
+use crate::config::receipt::{Done, Errors, Receipt, Routes, Running, Slow};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -67,6 +67,7 @@ pub fn run(socket: &Path, command: Command, part: Part, form: Form, file: &str) 
         Command::Routes(_) => render::routes(&read::<Routes>(answer).ok_or_else(garbled)?),
         Command::Config(_) => read::<Running>(answer).ok_or_else(garbled)?.text,
         Command::Errors(_) => render::errors(&read::<Errors>(answer).ok_or_else(garbled)?),
+        Command::WhySlow(_) => render::slow(&read::<Slow>(answer).ok_or_else(garbled)?),
         Command::Reload(_) | Command::Apply(_) | Command::Backend(_) | Command::Pause(_) | Command::Resume(_) => {
             render::receipt(&read::<Receipt>(answer).ok_or_else(garbled)?)
         }
@@ -128,6 +129,7 @@ fn patience(command: &Command) -> Duration {
         Command::Reload(reload) => reload.wait,
         Command::Apply(apply) => apply.wait,
         Command::Backend(backend) => backend.wait,
+        Command::WhySlow(asked) => Patience { seconds: asked.ms.map(|ms| ms.div_ceil(1000)), ..Patience::default() },
         Command::Pause(pause) => Patience { seconds: pause.max, ..Patience::default() },
         _ => Patience::default(),
     };

@@ -3,7 +3,7 @@
 use super::Part;
 use crate::config::answer::{BackendStatus, StateWord, Status};
 use crate::config::orders::Wish;
-use crate::config::receipt::{Errors, Receipt, Routes};
+use crate::config::receipt::{Errors, Receipt, Routes, Slow};
 use std::fmt::Write as _;
 
 /// What runs.
@@ -46,6 +46,49 @@ pub(super) fn errors(errors: &Errors) -> String {
     }
     let mut text = format!("{}{} in all, {} shown\n", aligned(&rows), errors.total, errors.errors.len());
     text.push_str(&malformed(errors));
+    text
+}
+
+/// What makes the workers work.
+pub(super) fn slow(slow: &Slow) -> String {
+    let percent = |part: u64, whole: u64| part * 100 / whole.max(1);
+    let ms = |us: u64| format!("{}.{:03} ms", us / 1000, us % 1000);
+    let mut text = String::new();
+    for core in &slow.cores {
+        let (ran, waited) = (percent(core.cpu_us, core.took_us), percent(core.waited_us, core.took_us));
+        let _ = writeln!(
+            text,
+            "worker {}: in {} it ran for {ran} % and waited for its CPU for {waited} %; longest turn so far {}; {} connections at work",
+            core.core,
+            ms(core.took_us),
+            ms(core.longest_turn_us),
+            core.connections
+        );
+        if core.hogs.is_empty() {
+            continue;
+        }
+        let mut rows =
+            vec![row(["SHARE", "CLIENT", "LISTENER", "CLUSTER", "REQUESTS", "RECEIVED", "SENT", "LONGEST STRETCH"])];
+        for hog in &core.hogs {
+            let bytes = |n: Option<u64>| n.map_or_else(|| "-".to_owned(), |n| format!("{n} B"));
+            rows.push(row([
+                format!("{}.{} %", hog.share_permille / 10, hog.share_permille % 10),
+                hog.client.clone(),
+                hog.listener.clone(),
+                hog.cluster.clone().unwrap_or_else(|| "-".to_owned()),
+                hog.requests.to_string(),
+                bytes(hog.received),
+                bytes(hog.sent),
+                ms(hog.longest_us),
+            ]));
+        }
+        for line in aligned(&rows).lines() {
+            let _ = writeln!(text, "  {line}");
+        }
+    }
+    for core in &slow.silent {
+        let _ = writeln!(text, "worker {core} has not answered in time");
+    }
     text
 }
 
@@ -236,10 +279,14 @@ fn why(b: &BackendStatus, now: u64) -> String {
 fn workers(status: &Status) -> String {
     let mut rows = vec![row([
         "WORKER",
+        "LOAD",
+        "LAG",
         "CONNECTIONS",
         "IDLE",
         "BUSY",
         "EXCHANGES",
+        "HANDED OUT/IN",
+        "MOVED OUT/IN",
         "POOLED",
         "BUFFERS",
         "PIPES",
@@ -247,13 +294,32 @@ fn workers(status: &Status) -> String {
         "LONGEST TURN",
         "OVER 5 MS",
     ])];
+    let ms = |us: u64| format!("{}.{:03} ms", us / 1000, us % 1000);
     for w in &status.workers {
         let [core, connections, idle, busy, exchanges] =
             [w.core as u64, w.connections, w.idle, w.busy, w.exchanges].map(|n| n.to_string());
         let [pooled, buffers, pipes, epoch, over] =
             [w.pooled, w.buffers, w.pipes, w.epoch, w.turns_over_5ms].map(|n| n.to_string());
-        let longest = format!("{}.{:03} ms", w.longest_turn_us / 1000, w.longest_turn_us % 1000);
-        rows.push(row([core, connections, idle, busy, exchanges, pooled, buffers, pipes, epoch, longest, over]));
+        let load = format!("{}.{} %", w.load_permille / 10, w.load_permille % 10);
+        let [handed, moved] = [[w.handed_out, w.handed_in], [w.moved_out, w.moved_in]].map(|[o, i]| format!("{o}/{i}"));
+        let [lag, longest] = [w.lag_us, w.longest_turn_us].map(ms);
+        rows.push(row([
+            core,
+            load,
+            lag,
+            connections,
+            idle,
+            busy,
+            exchanges,
+            handed,
+            moved,
+            pooled,
+            buffers,
+            pipes,
+            epoch,
+            longest,
+            over,
+        ]));
     }
     aligned(&rows)
 }

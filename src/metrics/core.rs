@@ -106,6 +106,23 @@ pub(super) const FAMILIES: &[Family<Core>] = &[
         value: Value::Gauge(|c| c.busy()),
     },
     Family {
+        name: "ringway_core_load_ratio",
+        help: "The share of the latest tick in which the core had work: its thread ran or waited for its CPU.",
+        value: Value::Gauge(|c| f64::from(c.stats.load_permille.load(Relaxed)) / 1000.0),
+    },
+    Family {
+        name: "ringway_core_handed_connections",
+        help: "Newly accepted connections that a core with much to do gave to another one, by side.",
+        value: Value::Counters("side", |c| {
+            vec![("out", c.count(|s| &s.handed_out)), ("in", c.count(|s| &s.handed_in))]
+        }),
+    },
+    Family {
+        name: "ringway_core_moved_connections",
+        help: "Connections that moved from a core with much to do to another one between two requests, by side.",
+        value: Value::Counters("side", |c| vec![("out", c.count(|s| &s.moved_out)), ("in", c.count(|s| &s.moved_in))]),
+    },
+    Family {
         name: "ringway_core_tick_late_seconds",
         help: "How late the core's ticks came, one a second: what a connection that became ready had to wait.",
         value: Value::Histogram(|c| {

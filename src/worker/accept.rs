@@ -2,13 +2,17 @@
 
 use super::busy::{Mailbox, Places};
 use super::clusters::add;
+use super::doorstep::{Handed, State};
 use super::net::{Accepted, Net, Stream, is_local};
 use super::parking::Parking;
+use super::scales::Weighed;
 use super::session::{Conn, Served};
 use super::{ConnInfo, Core, Gate};
 use crate::config::{Address, ListenerId};
 use crate::limits;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 
 /// The memory of busy sessions.
@@ -35,7 +39,6 @@ pub(super) struct Counted<N: Net>(Rc<Core<N>>);
 impl<N: Net> Counted<N> {
     fn new(core: &Rc<Core<N>>) -> Self {
         core.connections.set(core.connections.get() + 1);
-        add(&core.stats.accepted, 1);
         Counted(core.clone())
     }
 }
@@ -140,8 +143,14 @@ impl<N: Net, G: Gate<N>, F: Future<Output = ()> + 'static> Welcome<N, G, F> {
             // At the limit the longest idle connection makes room; without one, newcomers wait in the kernel's queue.
             loop {
                 let (now, most) = (core.connections.get(), core.view().settings.connections_per_worker);
-                if now < most {
+                if now + core.promised.get() < most {
                     break;
+                }
+                if core.promised.get() > 0 {
+                    core.withdraw_room();
+                    if now < most {
+                        break;
+                    }
                 }
                 let room = now - most + (most / 64).clamp(1, limits::ACCEPT_BATCH);
                 self.end_oldest(room.min(limits::TURN_FIRED));
@@ -152,8 +161,16 @@ impl<N: Net, G: Gate<N>, F: Future<Output = ()> + 'static> Welcome<N, G, F> {
                 }
             }
             let result = core.net.accept(&listener, &mut batch).await;
+            add(&core.stats.accepted, batch.len() as u64);
+            let mut to_ring = None;
             for accepted in batch.drain(..) {
-                core.net.spawn(self.clone().newcomer(id, accepted, Counted::new(&core)));
+                match core.newcomer_goes_to() {
+                    Some(to) => to_ring = self.give_away(to, id, accepted).or(to_ring),
+                    None => self.keep(id, accepted),
+                }
+            }
+            if let Some(to) = to_ring {
+                (core.ring_core)(to);
             }
             match result {
                 Ok(()) => made_room = false,
@@ -175,26 +192,96 @@ impl<N: Net, G: Gate<N>, F: Future<Output = ()> + 'static> Welcome<N, G, F> {
         }
     }
 
-    async fn newcomer(self, listener: ListenerId, accepted: Accepted<N::Stream>, counted: Counted<N>) {
+    /// Serves a newcomer on this core.
+    fn keep(&self, listener: ListenerId, accepted: Accepted<N::Stream>) {
+        let info = self.core.info_of(listener, accepted.peer);
+        self.core.net.spawn(self.clone().newcomer(accepted.stream, info, Counted::new(&self.core)));
+    }
+
+    /// Leaves a newcomer for another core; returns it if it has to be rung. Without room there it stays here.
+    fn give_away(&self, to: usize, listener: ListenerId, accepted: Accepted<N::Stream>) -> Option<usize> {
+        let core = &self.core;
+        let peer = accepted.peer;
+        let fd = match core.net.detach(accepted.stream) {
+            Ok(fd) => fd,
+            Err(stream) => {
+                self.keep(listener, Accepted { stream, peer });
+                return None;
+            }
+        };
+        match core.hand(to, Handed { fd, info: Box::new(core.info_of(listener, peer)), state: None }) {
+            Ok(()) => Some(to),
+            Err(back) => {
+                core.keep_newcomers();
+                match core.net.attach(back.fd) {
+                    Ok(stream) => self.keep(listener, Accepted { stream, peer }),
+                    Err(_) => add(&core.stats.accept_failures, 1),
+                }
+                None
+            }
+        }
+    }
+
+    /// Takes over what another core has left here.
+    pub(super) fn take_over(&self, handed: Handed) {
+        let (core, Handed { fd, info, state }) = (&self.core, handed);
+        let Ok(stream) = core.net.attach(fd) else { return add(&core.stats.accept_failures, 1) };
+        let Some(State { served, rest }) = state else {
+            add(&core.stats.handed_in, 1);
+            return core.net.spawn(self.clone().newcomer(stream, *info, Counted::new(core)));
+        };
+        // All cores have the same gate, so that what it keeps is of one kind.
+        let Ok(rest) = rest.downcast::<G::Rest>() else { return };
+        add(&core.stats.moved_in, 1);
+        let conn = Conn { stream: self.gate.put_together(stream, *rest), info: Rc::new(*info), served };
+        // Whoever makes a core work mostly has its next request on the way.
+        core.net.spawn(self.clone().connection(conn, Counted::new(core), true));
+    }
+
+    /// Leaves a connection that is between two requests for another core. It comes back if it cannot leave or has no room
+    /// there; `None` if it could not be taken back, and is closed.
+    fn move_away(&self, to: usize, conn: Conn<G::Stream>) -> Result<(), Option<Conn<G::Stream>>> {
+        let core = &self.core;
+        let Conn { stream, info, served } = conn;
+        let (stream, rest) = match self.gate.take_apart(stream) {
+            Ok(parts) => parts,
+            Err(stream) => return Err(Some(Conn { stream, info, served })),
+        };
+        let fd = match core.net.detach(stream) {
+            Ok(fd) => fd,
+            Err(stream) => return Err(Some(Conn { stream: self.gate.put_together(stream, rest), info, served })),
+        };
+        let state = Some(State { served, rest: Box::new(rest) });
+        match core.hand(to, Handed { fd, info: Box::new(ConnInfo::clone(&info)), state }) {
+            Ok(()) => {
+                (core.ring_core)(to);
+                Ok(())
+            }
+            Err(Handed { fd, state, .. }) => Err(state.and_then(|state| {
+                let stream = core.net.attach(fd).ok()?;
+                let rest = state.rest.downcast::<G::Rest>().ok()?;
+                Some(Conn { stream: self.gate.put_together(stream, *rest), info, served })
+            })),
+        }
+    }
+
+    async fn newcomer(self, stream: N::Stream, info: ConnInfo, counted: Counted<N>) {
         let core = &counted.0;
-        let local = core.view().settings.listener(listener).and_then(|l| match l.address {
-            Address::Ip(address) => Some(address),
-            _ => None,
-        });
-        let info = ConnInfo { listener, peer: accepted.peer, local, via_proxy: None, tls: false };
         // A gate that waits for its client waits no longer than a head may take.
         let seconds = core.view().settings.client_head_timeout;
-        let room = core.idle.enter(accepted.stream.handle(), core.slots.now(), seconds);
-        let Some((stream, info)) = self.gate.admit(accepted.stream, info).await else { return };
+        let room = core.idle.enter(stream.handle(), core.slots.now(), seconds);
+        let Some((stream, info)) = self.gate.admit(stream, info).await else { return };
         drop(room);
         let conn = Conn { stream, info: Rc::new(info), served: 0 };
         // With most newcomers their first request comes along.
         self.connection(conn, counted, true).await;
     }
 
-    /// Serves a connection, until it ends or is parked. `stirs` if there may be something to receive.
+    /// Serves a connection, until it ends, is parked or goes over to another core. `stirs` if there may be something to
+    /// receive.
     async fn connection(self, mut conn: Conn<G::Stream>, mut counted: Counted<N>, mut stirs: bool) {
         let core = self.core.clone();
+        let info = conn.info.clone();
         loop {
             if !std::mem::take(&mut stirs) {
                 let seconds = {
@@ -217,8 +304,22 @@ impl<N: Net, G: Gate<N>, F: Future<Output = ()> + 'static> Welcome<N, G, F> {
                 }
                 drop(room);
             }
-            match self.sessions.run(conn).await {
-                Some(Served::Idle(again)) => conn = again,
+            let weighed = Weighed { handle: conn.stream.handle(), info: &info, served: conn.served };
+            let mut run = self.sessions.run(conn);
+            let ended = poll_fn(|cx| {
+                if core.scales.on() {
+                    return core.weigh(&weighed, || Pin::new(&mut run).poll(cx));
+                }
+                Pin::new(&mut run).poll(cx)
+            });
+            match ended.await {
+                Some(Served::Idle(again)) => match core.leaves_for(weighed.handle) {
+                    None => conn = again,
+                    Some(to) => match self.move_away(to, again) {
+                        Err(Some(back)) => conn = back,
+                        Ok(()) | Err(None) => return,
+                    },
+                },
                 Some(Served::Closed) => return,
                 None => return add(&core.stats.panics, 1),
             }
@@ -227,6 +328,14 @@ impl<N: Net, G: Gate<N>, F: Future<Output = ()> + 'static> Welcome<N, G, F> {
 }
 
 impl<N: Net> Core<N> {
+    fn info_of(&self, listener: ListenerId, peer: Option<SocketAddr>) -> ConnInfo {
+        let local = self.view().settings.listener(listener).and_then(|l| match l.address {
+            Address::Ip(address) => Some(address),
+            _ => None,
+        });
+        ConnInfo { listener, peer, local, via_proxy: None, tls: false }
+    }
+
     fn is_listening(&self, listener: &Rc<N::Listener>) -> bool {
         self.listeners.borrow().iter().any(|(_, ours)| Rc::ptr_eq(ours, listener))
     }

@@ -147,6 +147,13 @@ impl Slots {
         self.list.borrow().iter().map(|(_, slot)| slot.place.get()).filter(|p| p.cluster.is_some()).for_each(&mut each);
     }
 
+    /// The cluster of the exchange that a client's connection has, if it is routed. Walks all busy connections: not for the
+    /// path of a request.
+    pub fn cluster_of(&self, client: Handle) -> Option<ClusterId> {
+        let list = self.list.borrow();
+        list.iter().find(|(_, slot)| slot.client == client).and_then(|(_, slot)| slot.place.get().cluster)
+    }
+
     /// Cuts every busy connection: the end of a drain. Returns how many were not cut before.
     pub fn cut<N: Net>(&self, net: &N) -> u32 {
         let mut cut = 0;

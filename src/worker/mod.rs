@@ -12,6 +12,8 @@ mod busy;
 mod clusters;
 mod count;
 mod deadlines;
+mod doorstep;
+mod even;
 mod idle;
 mod log;
 pub mod net;
@@ -22,6 +24,7 @@ mod pulse;
 mod queue;
 mod refused;
 mod relay;
+mod scales;
 mod search;
 mod session;
 mod splice;
@@ -37,6 +40,8 @@ use buffers::Pool;
 use clusters::{Clusters, add};
 use crossbeam_channel::{Receiver, Sender};
 use deadlines::Slots;
+use doorstep::Doorstep;
+use even::Evening;
 use idle::IdleRoom;
 use net::Net;
 use net::driver::Choice;
@@ -44,6 +49,7 @@ use net::os::{Bell, Os};
 use pipes::Pipes;
 use pulse::Pulse;
 use queue::Queues;
+use scales::Scales;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io::Write;
@@ -82,11 +88,11 @@ impl ConnInfo {
 pub trait Gate<N: Net>: Clone + 'static {
     /// The streams that sessions get.
     type Stream: net::Stream;
-    /// What of such a stream is not the net's, and kept while it is parked.
-    type Rest: 'static;
+    /// What of such a stream is not the net's, and kept while it is parked or goes over to another core.
+    type Rest: Send + 'static;
     /// Admits a connection; `None` closes it.
     async fn admit(&self, stream: N::Stream, info: ConnInfo) -> Option<(Self::Stream, ConnInfo)>;
-    /// Takes an idle stream apart, to be parked; one that has bytes for a `recv` itself (read ahead) must come back.
+    /// Takes an idle stream apart, to be parked or given to another core; one that has bytes for a `recv` itself (read ahead) must come back.
     fn take_apart(&self, stream: Self::Stream) -> Result<(N::Stream, Self::Rest), Self::Stream>;
     /// Undoes [`Gate::take_apart`].
     fn put_together(&self, stream: N::Stream, rest: Self::Rest) -> Self::Stream;
@@ -124,6 +130,8 @@ pub struct Links {
     pub ring_control: Arc<dyn Fn() + Send + Sync>,
     /// Rings the doorbell of the core of this number.
     pub ring_core: Rc<dyn Fn(usize)>,
+    /// The doorsteps of all cores, by their numbers: where each takes over connections of the others.
+    pub doorsteps: Arc<[Doorstep]>,
     /// This core's counters.
     pub stats: Arc<CoreStats>,
     /// This core's end of the access log.
@@ -153,6 +161,11 @@ pub struct Core<N: Net> {
     clusters: Clusters<N::Stream>,
     queues: Queues<N::Stream>,
     ring_core: Rc<dyn Fn(usize)>,
+    doorsteps: Arc<[Doorstep]>,
+    /// Connections that other cores may leave here, or have left.
+    promised: Cell<usize>,
+    evening: Evening,
+    scales: Scales,
     listeners: RefCell<Vec<(ListenerId, Rc<N::Listener>)>>,
     connections: Cell<usize>,
     /// Listeners that are accepted on.
@@ -233,9 +246,17 @@ where
                 ToWorker::Rest { backends, rests } => core.clusters.rest(&backends, rests),
                 // Whoever asked may have gone; then there is nobody to tell.
                 ToWorker::Count { on, answer } => drop(answer.try_send((core.index, core.remains(&on)))),
+                ToWorker::Even(order) => core.even(order),
+                ToWorker::Weigh => core.begin_to_weigh(),
+                ToWorker::Hogs { answer } => {
+                    let _ = answer.try_send(core.hogs());
+                    core.end_to_weigh();
+                }
                 ToWorker::Drain { seconds } => core.begin_drain(seconds),
             }
         }
+        // Last: what lay on the doorstep when a drain began is taken over, too.
+        core.take_handed().into_iter().for_each(|handed| welcome.take_over(handed));
         core.net.rung().await;
     }
 }
@@ -250,6 +271,8 @@ where
         core.slots.reach(now);
         core.read_clock();
         core.log.borrow_mut().flush();
+        core.tick_evening(now);
+        core.offer_room();
         core.count(now, welcome.parked());
         core.retire();
         core.wake_waiting();
@@ -292,6 +315,10 @@ impl<N: Net> Core<N> {
             clusters: Clusters::new(links.core, links.ring_core.clone()),
             queues: Queues::default(),
             ring_core: links.ring_core,
+            doorsteps: links.doorsteps,
+            promised: Cell::new(0),
+            evening: Evening::default(),
+            scales: Scales::default(),
             listeners: RefCell::default(),
             connections: Cell::new(0),
             accepting: Cell::new(0),
@@ -365,12 +392,14 @@ impl<N: Net> Core<N> {
 
     fn count(&self, now: u32, parked: usize) {
         let stats = &self.stats;
-        let cpu_us = self.net.cpu_us();
-        let beat = self.pulse.beat(now, self.net.now_us(), cpu_us);
+        let spent = self.spent();
+        let beat = self.pulse.beat(now, spent);
         stats.lag.add(beat.late_us);
+        stats.late_us.store(beat.late_us, Ordering::Relaxed);
         stats.turns.store(&self.net.turns());
-        stats.cpu_us.store(cpu_us, Ordering::Relaxed);
+        stats.cpu_us.store(spent.cpu_us, Ordering::Relaxed);
         stats.busy_permille.store(beat.busy_permille, Ordering::Relaxed);
+        stats.load_permille.store(beat.load_permille, Ordering::Relaxed);
         stats.ticks.store(now, Ordering::Relaxed);
         stats.connections.store(self.connections.get() as u64, Ordering::Relaxed);
         stats.idle.store((self.idle.len() + parked) as u64, Ordering::Relaxed);
@@ -459,6 +488,8 @@ impl<N: Net> Core<N> {
         let now = self.slots.now();
         self.drain.set(Some(Drain { idle_until: now + seconds / 2, until: now + seconds }));
         self.unlisten(|_| true);
+        self.keep_all();
+        self.withdraw_room();
         self.clusters.close_idle();
         self.look_for_end();
     }
@@ -478,9 +509,9 @@ impl<N: Net> Core<N> {
         self.reader.publisher().is_ready() && !self.is_draining()
     }
 
-    /// Nothing is accepted any more, and nobody is left of those who were.
+    /// Nothing is accepted any more, and nobody is left of those who were, not on its doorstep either.
     fn has_drained(&self) -> bool {
-        self.is_draining() && self.connections.get() == 0 && self.accepting.get() == 0
+        self.is_draining() && self.connections.get() == 0 && self.accepting.get() == 0 && self.promised.get() == 0
     }
 
     fn look_for_end(&self) {

@@ -1,6 +1,7 @@
 //! What one core is given at its birth.
 
 use super::Links;
+pub use super::doorstep::Doorstep;
 use super::net::driver::Choice;
 use super::net::os::Bell;
 use crate::access_log::Queue;
@@ -27,6 +28,8 @@ pub struct Start {
     /// The doorbells of all cores, by their numbers. Rung by control after a message or a publication, and by other cores
     /// that have or want permits for a backend.
     pub bells: Arc<[Bell]>,
+    /// The doorsteps of all cores, by their numbers: where each takes over connections of the others.
+    pub doorsteps: Arc<[Doorstep]>,
     /// To control. A full channel loses hints (`Report`: then set [`CoreStats::look_at_all`]); `Retired` and `Drained`
     /// are tried again at the next tick.
     pub outbox: Sender<FromWorker>,
@@ -41,9 +44,11 @@ pub struct Start {
 impl Start {
     /// What the runtime is made with, and what ties the core to the rest of the process.
     pub fn links(self) -> ((Choice, Option<usize>, Bell), Links) {
-        let Start { core, cpu, choice, publisher, inbox, bells, outbox, ring_control, stats, log, .. } = self;
+        let Start { core, cpu, choice, publisher, inbox, bells, doorsteps, outbox, ring_control, stats, log, .. } =
+            self;
         let bell = bells[core].clone();
         let ring_core = Rc::new(move |core: usize| bells[core].ring());
-        ((choice, cpu, bell), Links { core, publisher, inbox, outbox, ring_control, ring_core, stats, log })
+        let links = Links { core, publisher, inbox, outbox, ring_control, ring_core, doorsteps, stats, log };
+        ((choice, cpu, bell), links)
     }
 }

@@ -161,6 +161,7 @@ impl Stand {
             publisher: Publisher::new(supervisor.snapshot()),
             inbox: to_worker,
             bells: [bell.clone()].into(),
+            doorsteps: [].into(),
             outbox,
             ring_control: Arc::new(|| {}),
             stats: stats.clone(),

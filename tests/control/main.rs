@@ -3,14 +3,14 @@
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use ringway::access_log::{self, Sink};
-use ringway::config::{ControlAccess, check};
+use ringway::config::{ControlAccess, ListenerId, check};
 use ringway::control::listeners::Listeners;
 use ringway::control::resolve::Resolver;
 use ringway::control::running::Running;
 use ringway::control::signals::{Signal, Signals};
 use ringway::control::state_file::StateFile;
 use ringway::control::{Control, Door, Ended, Origin, Parts, WorkerLink};
-use ringway::event::{CoreStats, FromWorker, Remains, TakenAway, ToWorker};
+use ringway::event::{CoreStats, FromWorker, Hog, Hogs, Remains, TakenAway, ToWorker};
 use ringway::limits;
 use ringway::publish::Publisher;
 use ringway::route::BackendId;
@@ -39,6 +39,8 @@ enum Told {
     Forget(usize, usize),
     Rest(usize, bool),
     Drain(u32),
+    Even(usize, u32),
+    Weigh,
 }
 
 struct Rig {
@@ -200,6 +202,20 @@ impl Straw {
         vec![Remains { tunnels: 1, ..Remains::of(cluster, on.backends.first().copied()) }]
     }
 
+    /// One client did everything.
+    fn hogs(&self) -> Hogs {
+        let hog = Hog {
+            listener: ListenerId(0),
+            peer: Some(([10, 0, 0, 7], 4711).into()),
+            cluster: Some(self.publisher.current().table.clusters()[0].id),
+            served: 99,
+            carried: Some([1234, 5678]),
+            cost_us: 750,
+            longest_us: 70,
+        };
+        Hogs { took_us: 1000, cpu_us: 900, connections: 2, cost_us: 1000, named: vec![hog], ..Hogs::default() }
+    }
+
     fn live(self) {
         loop {
             if self.stuck.load(Ordering::Relaxed) {
@@ -214,6 +230,12 @@ impl Straw {
                 Ok(ToWorker::Rest { backends, rests }) => Told::Rest(backends.len(), rests),
                 Ok(ToWorker::Count { on, answer }) => {
                     let _ = answer.try_send((self.core, self.remains(&on)));
+                    continue;
+                }
+                Ok(ToWorker::Even(order)) => Told::Even(order.to, order.work),
+                Ok(ToWorker::Weigh) => Told::Weigh,
+                Ok(ToWorker::Hogs { answer }) => {
+                    let _ = answer.try_send(Hogs { core: self.core, ..self.hogs() });
                     continue;
                 }
                 Ok(ToWorker::Drain { seconds }) => {
@@ -573,4 +595,52 @@ fn in_a_drain_status_is_told_reloads_are_not_obeyed_and_a_second_stop_ends_it() 
     std::thread::sleep(Duration::from_millis(limits::STOP_AGAIN_MS));
     rig.stop();
     assert_eq!(rig.ended(), Ended::AtOnce);
+}
+
+#[test]
+fn a_core_that_has_much_more_to_do_is_told_to_give() {
+    let rig = Rig::new();
+    let [hot, cold] = [&rig.stats[0], &rig.stats[1]];
+    hot.load_permille.store(1000, Ordering::Relaxed);
+    let until = Instant::now() + Duration::from_secs(15);
+    let (mut told, mut other) = (Vec::new(), Vec::new());
+    while !told.contains(&Told::Even(1, 500)) {
+        assert!(Instant::now() < until, "{told:?}");
+        // Both tick; without that nothing is known of them.
+        for stats in [hot, cold] {
+            stats.ticks.fetch_add(1, Ordering::Relaxed);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        told.extend(rig.told(0));
+        other.extend(rig.told(1));
+    }
+    assert!(other.iter().all(|one| !matches!(one, Told::Even(..))), "{other:?}");
+}
+
+#[test]
+fn why_slow_names_connections_and_cores_that_do_not_answer() {
+    let rig = Rig::new();
+    let ask = |ms: u64| {
+        let mut client = rig.client();
+        std::thread::spawn(move || client.ask("why_slow", json!({"ms": ms}))["ok"].clone())
+    };
+    // Two who ask for different times.
+    let (short, long) = (ask(50), ask(400));
+    let slow = short.join().expect("no panic");
+    assert_eq!(
+        (&slow["silent"], &slow["cores"][1]["core"], &slow["cores"][1]["cpu_us"]),
+        (&json!([]), &json!(1), &json!(900))
+    );
+    let expected = json!({"client": "10.0.0.7:4711", "listener": "a", "cluster": "app", "share_permille": 750, "cost_us": 750,
+        "longest_us": 70, "requests": 99, "received": 1234, "sent": 5678});
+    assert_eq!(slow["cores"][0]["hogs"], json!([expected]), "{slow}");
+    assert_eq!(long.join().expect("no panic"), slow);
+    assert_eq!(rig.told(0).iter().filter(|one| **one == Told::Weigh).count(), 2);
+
+    rig.stuck.store(true, Ordering::Relaxed);
+    let slow = ask(10).join().expect("no panic");
+    assert_eq!((&slow["silent"], &slow["cores"]), (&json!([0, 1]), &json!([])));
+    rig.stuck.store(false, Ordering::Relaxed);
+    let refused = rig.client().ask("why_slow", json!({"for": 1}))["error"].clone();
+    assert_eq!(refused["code"], "bad_arguments", "{refused}");
 }

@@ -55,6 +55,7 @@ fn stand(driver: Driver, config: &serde_json::Value) -> Stand {
         cores: 1,
         choice,
         bells: [bell.clone()].into(),
+        doorsteps: [].into(),
         publisher: Publisher::new(supervisor.snapshot()),
         inbox: to_worker,
         outbox,

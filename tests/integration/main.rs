@@ -62,6 +62,8 @@ mod limits;
 
 mod parking;
 
+mod cores;
+
 mod storms;
 
 mod metrics;

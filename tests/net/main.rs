@@ -66,4 +66,5 @@ on_all!(
     park::many_stir_at_once_and_each_is_told_once,
     park::a_parked_stream_that_is_closed_is_not_told,
     park::a_stream_need_not_stir_to_be_taken_up,
+    park::a_detached_stream_goes_on_where_it_is_attached,
 );

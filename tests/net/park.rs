@@ -111,3 +111,33 @@ pub async fn a_stream_need_not_stir_to_be_taken_up<F: Fixture>(f: F) {
     send(&server, b"hello").await;
     assert_eq!(recv_until(&client, 5).await, b"hello");
 }
+
+pub async fn a_detached_stream_goes_on_where_it_is_attached<F: Fixture>(f: F) {
+    for family in BOTH {
+        let (client, server) = pair(&f, family).await;
+        // It has been parked, so that more than the driver knows of it.
+        let parked = park(&f, server, 5);
+        send(&client, b"early").await;
+        assert_eq!(stirred(&f, 1).await, [5]);
+        let server = f.net().unpark(parked).unwrap();
+        let fd = match f.net().detach(server) {
+            Ok(fd) => fd,
+            // One that cannot leave is as it was.
+            Err(server) => {
+                assert_eq!(recv_until(&server, 5).await, b"early");
+                continue;
+            }
+        };
+        send(&client, b"late").await;
+        let server = f.net().attach(fd).unwrap();
+        assert_eq!(recv_until(&server, 9).await, b"earlylate");
+        send(&server, b"answer").await;
+        assert_eq!(recv_until(&client, 6).await, b"answer");
+        let carried = f.net().carried(server.handle());
+        assert!(carried.is_none_or(|[received, _]| received == 9 && family != Family::Unix), "{carried:?}");
+        // Nothing stayed behind in the lot: it is parked anew, and told once.
+        let _parked = park(&f, server, 6);
+        send(&client, b"x").await;
+        assert_eq!(stirred(&f, 1).await, [6]);
+    }
+}

@@ -8,6 +8,7 @@ use super::ledger::{Ledger, WANT};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use ringway::config::orders::Wish;
 use ringway::config::{Address, Listener, ListenerId};
+use ringway::cores::Order;
 use ringway::event::{CoreStats, FromWorker, TakenAway, ToWorker};
 use ringway::limits;
 use ringway::publish::Publisher;
@@ -49,6 +50,8 @@ pub struct Control {
     verdicts: RefCell<Vec<(ProbeId, Awaited)>>,
     done: Cell<bool>,
     stopped: Cell<bool>,
+    /// The second in which the cores were told to give away.
+    evened: Cell<u64>,
     pub seen: RefCell<Seen>,
 }
 
@@ -112,6 +115,7 @@ impl Control {
             verdicts: RefCell::default(),
             done: Cell::new(false),
             stopped: Cell::new(false),
+            evened: Cell::new(0),
             seen: RefCell::default(),
         }
     }
@@ -219,7 +223,23 @@ impl Control {
         let actions = self.supervisor.borrow_mut().tick(now);
         self.act(actions);
         self.supervisor.borrow().invariants();
+        self.even();
         self.mem.sleep_us(us).await;
+    }
+
+    /// For some seconds, and then not for some, each core has to give a part of its newcomers and of its connections to the
+    /// next one, whatever they do: more than any judgement would ask for.
+    fn even(&self) {
+        let second = self.mem.now_us() / 1_000_000;
+        if self.cores.len() < 2 || second % 6 >= 4 || self.evened.replace(second) == second {
+            return;
+        }
+        for (from, core) in self.cores.iter().enumerate() {
+            let to = (from + 1) % self.cores.len();
+            let order = Order { to, newcomers: 300 + 100 * from as u32, work: 200 * (second % 4) as u32 };
+            let _ = core.inbox.try_send(ToWorker::Even(order));
+        }
+        self.ring();
     }
 
     fn act(&self, actions: Vec<Action>) {

@@ -73,7 +73,7 @@ fn seeds() {
     let took = begun.elapsed().as_secs_f64();
     println!("{seeds} seeds in {took:.1} s, {:.0} a second", seeds as f64 / took);
     type Figure = fn(&Shown) -> u64;
-    let figures: [(&str, Figure); 22] = [
+    let figures: [(&str, Figure); 24] = [
         ("exchanges served", |s| s.completed as u64),
         ("exchanges ended by a fault, or refused", |s| s.failed as u64),
         ("times that the invariants were looked at", |s| s.steps),
@@ -81,6 +81,8 @@ fn seeds() {
         ("retries", |s| s.retries),
         ("requests waited for their turn", |s| s.waited),
         ("of them in vain", |s| s.waited_in_vain),
+        ("newcomers went to another core", |s| s.handed),
+        ("connections moved to another core", |s| s.moved),
         ("failures to accept", |s| s.accept_failures),
         ("reloads", |s| s.control.reloads),
         ("patches", |s| s.control.patches),

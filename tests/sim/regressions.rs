@@ -150,6 +150,7 @@ fn stage(mem: &Mem, seed: u64, tweak: &impl Fn(&mut Settings, &mut Policy)) -> S
         outbox,
         ring_control: Arc::new(|| {}),
         ring_core: Rc::new(|_| {}),
+        doorsteps: [].into(),
         stats: stats.clone(),
         log: log.queue(0, stats.clone()),
     };

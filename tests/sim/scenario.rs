@@ -18,6 +18,7 @@ use ringway::route::Endpoint;
 use ringway::supervisor::{Resolutions, Supervisor};
 use ringway::worker::net::Net;
 use ringway::worker::net::mem::{Fault, Mem, MemListener, Weather};
+use ringway::worker::start::Doorstep;
 use ringway::worker::{self, Links, Plain};
 use std::cell::{Cell, RefCell};
 use std::fs::File;
@@ -41,6 +42,9 @@ pub struct Shown {
     /// Requests that waited for their turn, and how many of them were answered with 503.
     pub waited: u64,
     pub waited_in_vain: u64,
+    /// Newcomers and connections that went over to another core.
+    pub handed: u64,
+    pub moved: u64,
     pub retries: u64,
     /// Times that the invariants were looked at.
     pub steps: u64,
@@ -218,6 +222,7 @@ fn world(
     let publisher = Publisher::new(supervisor.snapshot());
     let bells: Rc<Vec<Mem>> = Rc::new((0..count).map(|_| mem.another_core()).collect());
     let (to_control, outbox) = bounded(16);
+    let doorsteps: Arc<[Doorstep]> = (0..count).map(|_| Doorstep::default()).collect();
     let mut cores = Vec::new();
     for (index, core) in bells.iter().enumerate() {
         let (inbox, messages) = bounded(1024);
@@ -230,6 +235,7 @@ fn world(
             outbox: to_control.clone(),
             ring_control: Arc::new(|| {}),
             ring_core: Rc::new(move |core| bells[core].ring()),
+            doorsteps: doorsteps.clone(),
             stats: stats.clone(),
             log: log.queue(index, stats.clone()),
         };
@@ -288,6 +294,8 @@ fn shown(control: &Control) -> Shown {
         retries: count(|stats| &stats.retries),
         waited: waits(|cell| cell.waited.load(Ordering::Relaxed)),
         waited_in_vain: waits(|cell| cell.overflowed.load(Ordering::Relaxed) + cell.timed_out.load(Ordering::Relaxed)),
+        handed: count(|stats| &stats.handed_in),
+        moved: count(|stats| &stats.moved_in),
         steps: audit.steps.get(),
         control: seen,
         ..Shown::default()
@@ -300,6 +308,12 @@ fn check_end(control: &Control, mem: &Mem, cores: usize) {
     // Of a drained core its clock, its doorbell and its parking lot are left.
     if (counts.streams, counts.tasks, counts.operations) != (0, 4 * cores, 3 * cores) {
         control.ledger.violation(format!("{counts:?} is left of {cores} cores"));
+    }
+    let given = |of: [fn(&CoreStats) -> &std::sync::atomic::AtomicU64; 2]| of.map(|of| control.audit.sum(of));
+    for [outs, ins] in [given([|s| &s.handed_out, |s| &s.handed_in]), given([|s| &s.moved_out, |s| &s.moved_in])] {
+        if outs != ins {
+            control.ledger.violation(format!("{outs} connections were given to other cores, and {ins} taken over"));
+        }
     }
     control.audit.step();
     control.audit.check_quiet("after the drain");

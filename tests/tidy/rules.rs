@@ -2,7 +2,8 @@
 
 use crate::source::{Source, sources};
 
-const PURE: &[&str] = &["http", "route", "config", "exchange", "supervisor", "metrics", "parse", "limits", "event"];
+const PURE: &[&str] =
+    &["http", "route", "config", "cores", "exchange", "supervisor", "metrics", "parse", "limits", "event"];
 
 /// Words that a pure room may not contain, with the reason.
 const IMPURE: &[(&str, &str)] = &[

@@ -168,6 +168,22 @@ pub trait Net: Clone + 'static {
     /// # Errors
     /// The driver cannot take it; it is closed then.
     fn unpark(&self, parked: Self::Parked) -> io::Result<Self::Stream>;
+    /// Takes an idle stream, on which no operation is under way, from this core, to be given to another one. One that cannot
+    /// leave, as none can of a net that has one core only, comes back.
+    fn detach(&self, stream: Self::Stream) -> Result<OwnedFd, Self::Stream> {
+        Err(stream)
+    }
+    /// Takes over what another core has detached.
+    ///
+    /// # Errors
+    /// The driver cannot take it; it is closed then.
+    fn attach(&self, _fd: OwnedFd) -> io::Result<Self::Stream> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// Bytes that a stream's peer has sent and acknowledged, if the kernel counts them; a system call.
+    fn carried(&self, _handle: Handle) -> Option<[u64; 2]> {
+        None
+    }
     /// A new pipe for [`Stream::fill`] and [`Stream::pour`], if one can be had.
     fn pipe(&self) -> io::Result<Pipe>;
     /// Runs a task on this core.
@@ -187,6 +203,11 @@ pub trait Net: Clone + 'static {
     fn now_us(&self) -> u64;
     /// Microseconds that this core's thread has had a CPU; a system call.
     fn cpu_us(&self) -> u64;
+    /// Microseconds that this core's thread has waited for a CPU while it could run, as far as the system tells; a system
+    /// call.
+    fn waited_us(&self) -> u64 {
+        0
+    }
     /// Wall clock, seconds since 1970.
     fn unix_seconds(&self) -> u64;
     /// A seed for this core's random choices.

@@ -13,10 +13,12 @@ use crate::route::Endpoint;
 use crate::worker::buffers::Buf;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use std::cell::Cell;
+use std::fs::File;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -136,6 +138,8 @@ struct Core {
     bell: Driven,
     lot: Driven,
     began_us: u64,
+    /// What the kernel tells of the core's thread.
+    waits: Option<File>,
 }
 
 impl Os {
@@ -143,7 +147,8 @@ impl Os {
     pub(super) fn new(bell: &Bell) -> io::Result<Os> {
         let (timer, began_us) = second_timer()?;
         let (timer, bell) = (Driven::new(timer)?, Driven::new(bell.0.try_clone()?)?);
-        let core = Core { timer, bell, lot: Driven::new(park::lot()?)?, began_us };
+        let waits = File::open("/proc/thread-self/schedstat").ok();
+        let core = Core { timer, bell, lot: Driven::new(park::lot()?)?, began_us, waits };
         Ok(Os(Rc::new(core)))
     }
 
@@ -313,6 +318,25 @@ impl Net for Os {
         Ok(OsStream(driven))
     }
 
+    fn detach(&self, stream: OsStream) -> Result<OwnedFd, OsStream> {
+        // An operation that was dropped half-way still has the descriptor.
+        if stream.0.under_way.get() > 0 {
+            return Err(stream);
+        }
+        if stream.0.known == Known::Yes {
+            park::forget(&self.0.lot, &stream.0);
+        }
+        Ok(stream.0.into_fd())
+    }
+
+    fn attach(&self, fd: OwnedFd) -> io::Result<OsStream> {
+        OsStream::new(fd)
+    }
+
+    fn carried(&self, handle: Handle) -> Option<[u64; 2]> {
+        carried(handle.0)
+    }
+
     fn pipe(&self) -> io::Result<Pipe> {
         Pipe::in_kernel()
     }
@@ -344,6 +368,14 @@ impl Net for Os {
 
     fn cpu_us(&self) -> u64 {
         cpu_us()
+    }
+
+    fn waited_us(&self) -> u64 {
+        // Nanoseconds on a CPU, nanoseconds of waiting for one, and how often; all 0 in a kernel that does not count.
+        let mut text = [0u8; 96];
+        let n = self.0.waits.as_ref().and_then(|file| file.read_at(&mut text, 0).ok()).unwrap_or(0);
+        let waited = std::str::from_utf8(&text[..n]).unwrap_or("").split_ascii_whitespace().nth(1);
+        waited.and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0) / 1000
     }
 
     fn unix_seconds(&self) -> u64 {
@@ -397,6 +429,22 @@ fn poll(fd: RawFd, events: libc::c_short) -> libc::c_short {
     // SAFETY: one valid pollfd.
     let n = unsafe { libc::poll(&mut one, 1, 0) };
     if n == 1 { one.revents } else { 0 }
+}
+
+/// What TCP has counted of a connection: bytes received, and bytes sent that were acknowledged.
+fn carried(fd: RawFd) -> Option<[u64; 2]> {
+    // Where the two stand in struct tcp_info: linux/tcp.h, since Linux 4.1.
+    const ACKED: usize = 120;
+    const RECEIVED: usize = 128;
+    let mut info = [0u8; 256];
+    let mut len = info.len() as libc::socklen_t;
+    // SAFETY: as many writable bytes as the call is told, of which it says how many it has written.
+    let done = unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &mut len) };
+    let count = |at: usize| info[at..at + 8].try_into().map(u64::from_ne_bytes).ok();
+    if done != 0 || (len as usize) < RECEIVED + 8 {
+        return None;
+    }
+    Some([count(RECEIVED)?, count(ACKED)?])
 }
 
 /// Waits until the counter of an eventfd or timerfd is not 0, and takes it.

@@ -38,6 +38,13 @@ pub(super) fn watch(lot: &impl AsFd, stream: &impl AsFd, known: Known, key: u64)
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Takes a descriptor out of the set, where it would stay as long as its file is open.
+pub(super) fn forget(lot: &impl AsFd, stream: &impl AsFd) {
+    let (lot, stream) = (lot.as_fd().as_raw_fd(), stream.as_fd().as_raw_fd());
+    // SAFETY: a plain call that looks at no event. One that is not in the set is no matter.
+    unsafe { libc::epoll_ctl(lot, libc::EPOLL_CTL_DEL, stream, std::ptr::null_mut()) };
+}
+
 /// Appends the keys of those that have had their event, up to a bound; `false` if none has.
 pub(super) fn stirred(lot: &impl AsFd, keys: &mut Vec<u64>) -> bool {
     const NONE: libc::epoll_event = libc::epoll_event { events: 0, u64: 0 };

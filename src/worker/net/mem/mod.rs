@@ -300,6 +300,9 @@ impl Outcome {
     }
 }
 
+/// The end of a stream that has none any more: it goes on elsewhere.
+const DETACHED: EndId = EndId::MAX;
+
 /// One end of a simulated connection.
 pub struct MemStream {
     mem: Mem,
@@ -393,7 +396,9 @@ impl Stream for MemStream {
 
 impl Drop for MemStream {
     fn drop(&mut self) {
-        self.mem.0.world.borrow_mut().close(self.end);
+        if self.end != DETACHED {
+            self.mem.0.world.borrow_mut().close(self.end);
+        }
     }
 }
 
@@ -482,6 +487,27 @@ impl Net for Mem {
 
     fn unpark(&self, parked: MemStream) -> io::Result<MemStream> {
         Ok(parked)
+    }
+
+    fn detach(&self, mut stream: MemStream) -> Result<OwnedFd, MemStream> {
+        // A driver may not be able to let go just now.
+        if self.0.world.borrow_mut().dice.once_in(30) {
+            return Err(stream);
+        }
+        // As for [`Mem::offer`]. One that nobody attaches stays held, and is found at the end.
+        let Ok(file) = File::open("/dev/null") else { return Err(stream) };
+        let fd = OwnedFd::from(file);
+        let end = std::mem::replace(&mut stream.end, DETACHED);
+        self.0.world.borrow_mut().detached.insert(fd.as_raw_fd(), end);
+        Ok(fd)
+    }
+
+    fn attach(&self, fd: OwnedFd) -> io::Result<MemStream> {
+        let mut world = self.0.world.borrow_mut();
+        let end = world.detached.remove(&fd.as_raw_fd()).ok_or(io::ErrorKind::Unsupported)?;
+        world.ends[end].core = self.1;
+        drop(world);
+        Ok(self.stream(end))
     }
 
     fn pipe(&self) -> io::Result<Pipe> {

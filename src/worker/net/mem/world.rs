@@ -125,6 +125,8 @@ pub(super) struct World {
     pub(super) faults: BTreeMap<Endpoint, Fault>,
     /// Listeners whose descriptors have been handed on, by the descriptor's number.
     pub(super) offered: BTreeMap<RawFd, DoorId>,
+    /// Streams on their way from one core to another, by the same.
+    pub(super) detached: BTreeMap<RawFd, EndId>,
     pub(super) stale_handles: usize,
     pub(super) bytes_lost: usize,
     due: BTreeMap<(u64, u64), Due>,
@@ -146,6 +148,7 @@ impl World {
             doors: Vec::new(),
             faults: BTreeMap::new(),
             offered: BTreeMap::new(),
+            detached: BTreeMap::new(),
             stale_handles: 0,
             bytes_lost: 0,
             due: BTreeMap::new(),
