@@ -142,7 +142,8 @@ on_both_drivers! {
             "main": main.to_string(), "other": other.to_string(),
             "local": format!("unix:{}", path.display()),
         }));
-        let mut ringway = Ringway::start_at(driver, config, main);
+        // The one that is opened last.
+        let mut ringway = Ringway::start_at(driver, config, other);
         assert_eq!(Client::at(other).get("/").status, 200);
         assert_eq!(Client::at(main).get("/").status, 200);
         let mut client = Client::unix(&path);

@@ -4,20 +4,6 @@ use crate::client::{Client, End};
 use crate::harness::{Ringway, lossy, millis, on_both_drivers, seconds};
 use crate::origin::{Origin, ok};
 use crate::settings::{BODY_MAX, set};
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::os::fd::AsRawFd;
-
-/// How many segments have come in on a connection (`tcpi_segs_in` of `struct tcp_info`, linux/tcp.h).
-fn segments_received(stream: &TcpStream) -> u32 {
-    let mut info = [0_u32; 64];
-    let mut len = size_of_val(&info) as libc::socklen_t;
-    let to = info.as_mut_ptr().cast();
-    // SAFETY: pointer and length name the array, of which the kernel writes at most so many bytes.
-    let result = unsafe { libc::getsockopt(stream.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, to, &raw mut len) };
-    assert!(result == 0 && len > 144, "the kernel tells segments");
-    info[35]
-}
 
 /// Sends as much of a 20 MB upload as the proxy takes, then reads.
 fn upload(ringway: &Ringway, head: &str) -> (Vec<u8>, End) {
@@ -124,19 +110,6 @@ on_both_drivers! {
             assert_eq!(client.rest(seconds(5)), (Vec::new(), End::Fin), "{request}");
         }
         assert_eq!(origin.requests().len(), requests.len());
-    }
-
-    fn the_last_bytes_and_the_end_are_one_segment(driver) {
-        let origin = Origin::fixed("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nanswer");
-        let ringway = Ringway::before(driver, &[&origin]);
-        let mut client = TcpStream::connect(ringway.address).unwrap();
-        client.set_read_timeout(Some(seconds(5))).unwrap();
-        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
-        let mut all = Vec::new();
-        client.read_to_end(&mut all).unwrap();
-        assert!(all.ends_with(b"\r\n\r\nanswer"), "{}", lossy(&all));
-        // SYN and ACK, the ACK of the request, the answer with its FIN.
-        assert_eq!(segments_received(&client), 3);
     }
 
     fn a_half_closed_client_gets_its_answer(driver) {

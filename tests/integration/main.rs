@@ -62,8 +62,6 @@ mod limits;
 
 mod parking;
 
-mod cores;
-
 mod storms;
 
 mod metrics;
@@ -74,3 +72,4 @@ mod cli;
 
 mod toy;
 mod toy_server;
+mod toy_suite;

@@ -8,6 +8,9 @@ use crate::settings::{CLIENT_HEAD, set};
 use crate::wire_case::{Case, Stage, cases, directory, files};
 use serde_json::Map;
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
@@ -25,6 +28,17 @@ const REQUESTS: &[&str] = &[
     "POST / HTTP/1.1\r\nHost: wire.test\r\nContent-Length: 8\r\n\r\nhelloabc",
     "POST / HTTP/1.1\r\nHost: wire.test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n3;x=y\r\nabc\r\n0\r\nX-T: 1\r\n\r\n",
 ];
+
+/// How many segments have come in on a connection (`tcpi_segs_in` of `struct tcp_info`, linux/tcp.h).
+fn segments_received(stream: &TcpStream) -> u32 {
+    let mut info = [0_u32; 64];
+    let mut len = size_of_val(&info) as libc::socklen_t;
+    let to = info.as_mut_ptr().cast();
+    // SAFETY: pointer and length name the array, of which the kernel writes at most so many bytes.
+    let result = unsafe { libc::getsockopt(stream.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, to, &raw mut len) };
+    assert!(result == 0 && len > 144, "the kernel tells segments");
+    info[35]
+}
 
 /// Runs `each` over all items, on several stages; the text of every panic, with the item's title.
 fn on_stages<T: Sync>(
@@ -58,6 +72,19 @@ fn fault_of(play: impl FnOnce()) -> Option<String> {
 }
 
 on_both_drivers! {
+    fn the_last_bytes_and_the_end_are_one_segment(driver) {
+        let origin = Origin::fixed("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nanswer");
+        let ringway = Ringway::before(driver, &[&origin]);
+        let mut client = TcpStream::connect(ringway.address).unwrap();
+        client.set_read_timeout(Some(seconds(5))).unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        let mut all = Vec::new();
+        client.read_to_end(&mut all).unwrap();
+        assert!(all.ends_with(b"\r\n\r\nanswer"), "{}", lossy(&all));
+        // SYN and ACK, the ACK of the request, the answer with its FIN.
+        assert_eq!(segments_received(&client), 3);
+    }
+
     fn cases_of_the_rfcs(driver) {
         let (plain, own): (Vec<Case>, Vec<Case>) = cases().into_iter().partition(|case| case.config.is_empty());
         assert!(plain.len() + own.len() >= 50);

@@ -1,12 +1,38 @@
 //! Two cores: connections that lie on one of them move to the other one when they make it work, and nobody notices.
+//!
+//! Apart from the other tests of the binary, and few at a time: a core is hot when it has work all the time, and clients that
+//! have to wait for a CPU leave it none.
+
+// All of it is used by the other tests of the binary.
+#[allow(dead_code)]
+#[path = "../integration/client.rs"]
+mod client;
+#[allow(dead_code)]
+#[path = "../integration/harness.rs"]
+mod harness;
+#[allow(dead_code)]
+#[path = "../integration/message.rs"]
+mod message;
+#[allow(dead_code)]
+#[path = "../integration/origin.rs"]
+mod origin;
+#[allow(dead_code)]
+#[path = "../integration/settings.rs"]
+mod settings;
+#[allow(dead_code)]
+#[path = "../integration/toy.rs"]
+mod toy;
+#[allow(dead_code)]
+#[path = "../integration/toy_server.rs"]
+mod toy_server;
 
 use crate::client::{Client, End};
 use crate::harness::{Driver, Ringway, config_of, eventually, lossy, millis, on_both_drivers, seconds};
 use crate::origin::Origin;
 use crate::settings::{CONNECTIONS, DRAIN, HEALTH_PATH, set};
 use serde_json::{Value, json};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,7 +41,36 @@ const DEPTH: usize = 500;
 
 const CHECK: &str = "GET /health HTTP/1.1\r\nHost: a.test\r\n\r\n";
 
-fn start(driver: Driver, change: impl FnOnce(&mut Value)) -> (Origin, Ringway) {
+/// Of these tests so many run at a time.
+const AT_A_TIME: usize = 3;
+
+static RUNNING: Mutex<usize> = Mutex::new(0);
+static ENDED: Condvar = Condvar::new();
+
+/// A place among those that run.
+struct Place;
+
+impl Place {
+    fn running() -> MutexGuard<'static, usize> {
+        RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait() -> Place {
+        let wait = ENDED.wait_while(Place::running(), |running| *running == AT_A_TIME);
+        *wait.unwrap_or_else(PoisonError::into_inner) += 1;
+        Place
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        *Place::running() -= 1;
+        ENDED.notify_one();
+    }
+}
+
+fn start(driver: Driver, change: impl FnOnce(&mut Value)) -> (Place, Origin, Ringway) {
+    let place = Place::wait();
     let origin = Origin::echo();
     let mut config = config_of(&[&origin]);
     config["workers"] = json!(2);
@@ -23,7 +78,7 @@ fn start(driver: Driver, change: impl FnOnce(&mut Value)) -> (Origin, Ringway) {
     set(&mut config, HEALTH_PATH, "/health");
     change(&mut config);
     let ringway = Ringway::start(driver, config);
-    (origin, ringway)
+    (place, origin, ringway)
 }
 
 fn of_workers(ringway: &Ringway, what: &str) -> Vec<u64> {
@@ -116,7 +171,7 @@ fn until_moved(ringway: &Ringway, at_least: u64) {
 
 on_both_drivers! {
     fn connections_of_a_hot_core_move_and_no_request_fails(driver) {
-        let (_origin, ringway) = start(driver, |_| ());
+        let (_place, _origin, ringway) = start(driver, |_| ());
         let (mut clients, hot) = on_one_core(&ringway, 8);
         let echoing = Load::new(clients.split_off(6), echoes);
         let load = Load::new(clients, checks);
@@ -141,7 +196,7 @@ on_both_drivers! {
     }
 
     fn a_single_hot_connection_stays(driver) {
-        let (_origin, ringway) = start(driver, |_| ());
+        let (_place, _origin, ringway) = start(driver, |_| ());
         let (clients, hot) = on_one_core(&ringway, 1);
         let load = Load::new(clients, checks);
         eventually(seconds(20), "the core is hot", || of_workers(&ringway, "load_permille")[hot] >= 600);
@@ -151,7 +206,7 @@ on_both_drivers! {
     }
 
     fn newcomers_of_a_hot_core_are_handed_over(driver) {
-        let (_origin, ringway) = start(driver, |_| ());
+        let (_place, _origin, ringway) = start(driver, |_| ());
         // One that cannot move keeps the core hot.
         let (clients, hot) = on_one_core(&ringway, 1);
         let load = Load::new(clients, checks);
@@ -174,7 +229,7 @@ on_both_drivers! {
     fn a_full_core_is_given_nothing(driver) {
         // Of each core; at the tenth, the one that idled longest would make room.
         const MOST: usize = 10;
-        let (_origin, ringway) = start(driver, |c| set(c, CONNECTIONS, 2 * MOST));
+        let (_place, _origin, ringway) = start(driver, |c| set(c, CONNECTIONS, 2 * MOST));
         let (clients, hot) = on_one_core(&ringway, 3);
         let mut others: Vec<Client> = Vec::new();
         let mut before = of_workers(&ringway, "accepted");
@@ -197,7 +252,7 @@ on_both_drivers! {
     }
 
     fn a_drain_amid_moves_loses_nobody(driver) {
-        let (_origin, mut ringway) = start(driver, |c| set(c, DRAIN, "6s"));
+        let (_place, _origin, mut ringway) = start(driver, |c| set(c, DRAIN, "6s"));
         let (clients, _) = on_one_core(&ringway, 8);
         let load = Load::new(clients, checks);
         until_moved(&ringway, 1);
@@ -234,7 +289,7 @@ on_both_drivers! {
     }
 
     fn reloads_amid_moves_touch_nobody(driver) {
-        let (_origin, ringway) = start(driver, |_| ());
+        let (_place, _origin, ringway) = start(driver, |_| ());
         let (clients, _) = on_one_core(&ringway, 8);
         let load = Load::new(clients, checks);
         let until = Instant::now() + seconds(30);
@@ -249,7 +304,7 @@ on_both_drivers! {
     }
 
     fn why_slow_names_the_connection_that_hogs_a_core(driver) {
-        let (_origin, ringway) = start(driver, |_| ());
+        let (_place, _origin, ringway) = start(driver, |_| ());
         let (clients, core) = on_one_core(&ringway, 3);
         let mut clients = clients.into_iter();
         let hog = Load::new(clients.by_ref().take(1).collect(), echoes);
@@ -282,7 +337,7 @@ on_both_drivers! {
     }
 
     fn a_connection_that_was_moved_has_its_deadline(driver) {
-        let (_origin, ringway) = start(driver, |c| set(c, crate::settings::CLIENT_IDLE, "3s"));
+        let (_place, _origin, ringway) = start(driver, |c| set(c, crate::settings::CLIENT_IDLE, "3s"));
         let (clients, _) = on_one_core(&ringway, 8);
         let load = Load::new(clients, checks);
         until_moved(&ringway, 2);
