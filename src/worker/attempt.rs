@@ -448,9 +448,8 @@ async fn download<N: Net, C: Stream>(
     tally: &mut Tally<N::Stream>,
 ) -> Down {
     let (core, slot, request) = (turn.core, turn.slot, turn.head);
-    let mut head = ResponseHead::default();
-    let mut buf = match final_head(turn, stream, (reused, flow), &mut head, tally).await {
-        Ok(buf) => buf,
+    let (mut buf, head) = match final_head(turn, stream, (reused, flow), tally).await {
+        Ok(final_head) => final_head,
         Err(trouble) => {
             return match flow.refusal.get() {
                 Some((status, reason)) => Down::Refused { status, reason },
@@ -502,6 +501,8 @@ async fn download<N: Net, C: Stream>(
             }
         }
     };
+    let (may_persist, keep_alive_timeout) = (head.persist, head.keep_alive_timeout);
+    core.heads.borrow_mut().push(head);
     if buf.prepend(out.filled()) {
         core.buffers.put(out);
     } else if !turn.send(out, tally).await {
@@ -516,11 +517,11 @@ async fn download<N: Net, C: Stream>(
         tally.reason = Reason::ClientAbort;
         return Down::Cut;
     }
-    let first = First { buf, body, clean, whole, closes: !persist };
+    let first = First { buf, body: &mut body, clean, whole, closes: !persist };
     match relay::deliver(turn, stream, flow, side.encoding, first, &mut tally.bytes).await {
         Delivered::Whole { clean } => {
-            let reusable = clean && head.persist && flow.uploaded.get();
-            Down::Done { persist, pool: reusable.then_some(head.keep_alive_timeout) }
+            let reusable = clean && may_persist && flow.uploaded.get();
+            Down::Done { persist, pool: reusable.then_some(keep_alive_timeout) }
         }
         Delivered::Cut(reason) => {
             tally.reason = reason;
@@ -546,9 +547,8 @@ async fn final_head<N: Net, C: Stream>(
     turn: &Turn<'_, N, C>,
     stream: &N::Stream,
     (reused, flow): (bool, &Flow<'_>),
-    head: &mut ResponseHead,
     tally: &mut Tally<N::Stream>,
-) -> Result<Buf, Trouble> {
+) -> Result<(Buf, Box<ResponseHead>), Trouble> {
     let (core, slot, request) = (turn.core, turn.slot, turn.head);
     let mut buf = core.buffers.take(Class::Small);
     let mut scan = HeadScan::default();
@@ -558,6 +558,7 @@ async fn final_head<N: Net, C: Stream>(
         match complete {
             Ok(Scan::Partial) => {}
             Ok(Scan::Complete(bytes)) => {
+                let mut head = core.heads.borrow_mut().pop().unwrap_or_default();
                 if let Err(failure) = head.parse(&buf.filled()[..bytes], request.method) {
                     break Trouble::BadHead(failure);
                 }
@@ -566,17 +567,18 @@ async fn final_head<N: Net, C: Stream>(
                     break Trouble::BadHead(failure);
                 }
                 if !head.is_interim() {
-                    return Ok(buf);
+                    return Ok((buf, head));
                 }
                 interims += 1;
                 if request.version == Version::Http11 {
                     flow.answering.set(true);
-                    if !interim(turn, head, &buf, tally).await {
+                    if !interim(turn, &head, &buf, tally).await {
                         slot.lose_client();
                         break Trouble::ClosedInHead;
                     }
                     flow.interim_sent(turn);
                 }
+                core.heads.borrow_mut().push(head);
                 buf.consume(bytes);
                 scan = HeadScan::default();
                 continue;

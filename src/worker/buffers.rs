@@ -24,8 +24,15 @@ impl Class {
 }
 
 /// An owned buffer: `filled` bytes between a headroom and a spare tail. Never grows beyond its class.
+///
+/// One word long: on its way to the kernel and back it is moved from future to future, a dozen times per request.
 #[derive(Debug)]
-pub struct Buf {
+pub struct Buf(Box<Block>);
+
+/// A line of cache to itself.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Block {
     bytes: Vec<u8>,
     start: usize,
     class: Class,
@@ -34,31 +41,31 @@ pub struct Buf {
 impl Buf {
     /// A new empty buffer with `limits::BUFFER_HEADROOM` free bytes in front.
     pub fn new(class: Class) -> Buf {
-        let mut buf = Buf { bytes: Vec::with_capacity(class.bytes()), start: 0, class };
+        let mut buf = Buf(Box::new(Block { bytes: Vec::with_capacity(class.bytes()), start: 0, class }));
         buf.clear();
         buf
     }
     /// Empties it and restores the headroom. Costs nothing: what stood in the headroom stays there, nobody reads it; only
     /// a buffer that ends inside its headroom is filled up.
     pub fn clear(&mut self) {
-        self.bytes.resize(limits::BUFFER_HEADROOM, 0);
-        self.start = limits::BUFFER_HEADROOM;
+        self.0.bytes.resize(limits::BUFFER_HEADROOM, 0);
+        self.0.start = limits::BUFFER_HEADROOM;
     }
     /// Which pool it belongs to.
     pub fn class(&self) -> Class {
-        self.class
+        self.0.class
     }
     /// The received (or to be sent) bytes.
     pub fn filled(&self) -> &[u8] {
-        &self.bytes[self.start..]
+        &self.0.bytes[self.0.start..]
     }
     /// The same, to decode in place.
     pub fn filled_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..]
+        &mut self.0.bytes[self.0.start..]
     }
     /// Number of filled bytes.
     pub fn len(&self) -> usize {
-        self.bytes.len() - self.start
+        self.0.bytes.len() - self.0.start
     }
     /// Whether nothing is filled.
     pub fn is_empty(&self) -> bool {
@@ -66,67 +73,67 @@ impl Buf {
     }
     /// Free bytes behind the filled ones that may be received into; `limits::BUFFER_TAIL` more can be appended to.
     pub fn spare(&self) -> usize {
-        (self.bytes.capacity() - self.bytes.len()).saturating_sub(limits::BUFFER_TAIL)
+        (self.0.bytes.capacity() - self.0.bytes.len()).saturating_sub(limits::BUFFER_TAIL)
     }
     /// Free bytes before the filled ones.
     pub fn headroom(&self) -> usize {
-        self.start
+        self.0.start
     }
     /// Drops the first `n` filled bytes.
     pub fn consume(&mut self, n: usize) {
         assert!(n <= self.len());
-        self.start += n;
+        self.0.start += n;
     }
     /// Keeps the first `n` filled bytes.
     pub fn truncate(&mut self, n: usize) {
         assert!(n <= self.len());
-        self.bytes.truncate(self.start + n);
+        self.0.bytes.truncate(self.0.start + n);
     }
     /// Keeps only this range of the filled bytes, without moving them: what stood before it becomes headroom, what stood
     /// behind it becomes spare.
     pub fn keep(&mut self, range: Range<usize>) {
         assert!(range.start <= range.end && range.end <= self.len());
-        self.bytes.truncate(self.start + range.end);
-        self.start += range.start;
+        self.0.bytes.truncate(self.0.start + range.end);
+        self.0.start += range.start;
     }
     /// Moves the first `head` filled bytes forward so that they end at offset `to` of the filled bytes; what stood between
     /// is gone.
     pub fn close_gap(&mut self, head: usize, to: usize) {
         assert!(head <= to && to <= self.len());
-        let start = self.start;
-        self.start += to - head;
-        self.bytes.copy_within(start..start + head, self.start);
+        let start = self.0.start;
+        self.0.start += to - head;
+        self.0.bytes.copy_within(start..start + head, self.0.start);
     }
     /// Appends; `false` (and nothing done) if there is no room.
     #[must_use]
     pub fn append(&mut self, bytes: &[u8]) -> bool {
-        let fits = bytes.len() <= self.bytes.capacity() - self.bytes.len();
+        let fits = bytes.len() <= self.0.bytes.capacity() - self.0.bytes.len();
         if fits {
-            self.bytes.extend_from_slice(bytes);
+            self.0.bytes.extend_from_slice(bytes);
         }
         fits
     }
     /// Puts bytes in front, into the headroom; `false` (and nothing done) if there is no room.
     #[must_use]
     pub fn prepend(&mut self, bytes: &[u8]) -> bool {
-        let fits = bytes.len() <= self.start;
+        let fits = bytes.len() <= self.0.start;
         if fits {
-            self.start -= bytes.len();
-            self.bytes[self.start..self.start + bytes.len()].copy_from_slice(bytes);
+            self.0.start -= bytes.len();
+            self.0.bytes[self.0.start..self.0.start + bytes.len()].copy_from_slice(bytes);
         }
         fits
     }
     /// The vector behind it, for functions that append text; what stands before the filled bytes must not be touched.
     pub fn vec(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
+        &mut self.0.bytes
     }
     /// Moves the filled bytes to the front so that the spare tail is as long as can be.
     pub fn compact(&mut self) {
-        if self.start > limits::BUFFER_HEADROOM {
+        if self.0.start > limits::BUFFER_HEADROOM {
             let len = self.len();
-            self.bytes.copy_within(self.start.., limits::BUFFER_HEADROOM);
-            self.bytes.truncate(limits::BUFFER_HEADROOM + len);
-            self.start = limits::BUFFER_HEADROOM;
+            self.0.bytes.copy_within(self.0.start.., limits::BUFFER_HEADROOM);
+            self.0.bytes.truncate(limits::BUFFER_HEADROOM + len);
+            self.0.start = limits::BUFFER_HEADROOM;
         }
     }
 }
@@ -162,7 +169,7 @@ impl Shelf {
         assert!(in_use > 0, "a buffer comes back that was never taken");
         self.in_use.set(in_use - 1);
         // A buffer that was made to grow would sit in the pool as something it is not.
-        if buf.bytes.capacity() != buf.class.bytes() {
+        if buf.0.bytes.capacity() != buf.class().bytes() {
             return;
         }
         let mut free = self.free.borrow_mut();
@@ -219,7 +226,7 @@ impl Pool {
 
     /// Takes a buffer back, whatever it holds.
     pub fn put(&self, buf: Buf) {
-        match buf.class {
+        match buf.class() {
             Class::Small => self.small.put(buf, limits::BUFFERS_SMALL_KEPT),
             Class::Large => self.large.put(buf, limits::BUFFERS_LARGE_KEPT),
         }
@@ -275,11 +282,11 @@ mod tests {
         let (first, mut second) = (pool.take(Class::Small), pool.take(Class::Small));
         assert_eq!(pool.in_use(Class::Small), 2);
         assert!(second.append(b"left over"));
-        let at = second.bytes.as_ptr();
+        let at = second.0.bytes.as_ptr();
         pool.put(first);
         pool.put(second);
         let again = pool.take(Class::Small);
-        assert_eq!((again.bytes.as_ptr(), again.len(), again.headroom()), (at, 0, limits::BUFFER_HEADROOM));
+        assert_eq!((again.0.bytes.as_ptr(), again.len(), again.headroom()), (at, 0, limits::BUFFER_HEADROOM));
         pool.put(again);
         assert_eq!(pool.in_use(Class::Small), 0);
     }

@@ -2,6 +2,8 @@
 //! after the other from a mailbox. A busy period neither allocates nor moves such a future, an idle connection holds none
 //! of it. A panic inside is caught here: it ends one session.
 
+use super::net::cache::prefetch;
+use crate::limits;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -91,6 +93,7 @@ impl<A, B, F: Future<Output = ()>> Future for Run<'_, A, B, F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<B>> {
         let Some(place) = &mut self.place else { return Poll::Ready(None) };
+        prefetch(&*place.future, limits::SESSION_HOT_BYTES);
         let polled = catch_unwind(AssertUnwindSafe(|| place.future.as_mut().poll(cx)));
         let result = place.mailbox.result.take();
         match (polled, result) {

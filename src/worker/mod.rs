@@ -35,6 +35,7 @@ pub use start::Start;
 use crate::access_log::Queue;
 use crate::config::ListenerId;
 use crate::event::{CoreStats, FromWorker, ToWorker};
+use crate::http::head::ResponseHead;
 use crate::publish::{Publisher, Reader, Snapshot, View};
 use buffers::Pool;
 use clusters::{Clusters, add};
@@ -155,6 +156,9 @@ pub struct Core<N: Net> {
     stats: Arc<CoreStats>,
     log: RefCell<Queue>,
     buffers: Rc<Pool>,
+    /// For response heads, from their last byte until they have been passed on; the one that was used last is still in a cache.
+    #[allow(clippy::vec_box, reason = "a head is a kilobyte: it is handed out and taken back by its address")]
+    heads: RefCell<Vec<Box<ResponseHead>>>,
     pipes: Pipes,
     slots: Rc<Slots>,
     idle: Rc<IdleRoom>,
@@ -309,6 +313,7 @@ impl<N: Net> Core<N> {
             stats: links.stats,
             log: RefCell::new(links.log),
             buffers: Rc::default(),
+            heads: RefCell::default(),
             pipes: Pipes::default(),
             slots: Rc::default(),
             idle: Rc::default(),

@@ -318,9 +318,9 @@ pub(super) enum Delivered {
 }
 
 /// A response whose head is judged: the head and the first piece of the body, framed, stand in the buffer.
-pub(super) struct First {
+pub(super) struct First<'a> {
     pub(super) buf: Buf,
-    pub(super) body: Body,
+    pub(super) body: &'a mut Body,
     /// Nothing stands behind the body's end.
     pub(super) clean: bool,
     /// See [`frame`].
@@ -335,11 +335,11 @@ pub(super) async fn deliver<N: Net, C: Stream>(
     backend: &N::Stream,
     flow: &Flow<'_>,
     encoding: Encoding,
-    first: First,
+    first: First<'_>,
     bytes: &mut u64,
 ) -> Delivered {
     let (core, slot) = (turn.core, turn.slot);
-    let First { mut buf, mut body, mut clean, mut whole, closes } = first;
+    let First { mut buf, body, mut clean, mut whole, closes } = first;
     let mut was_full = buf.spare() == 0;
     let mut ended = body.is_done();
     let mut copies = false;
@@ -347,9 +347,9 @@ pub(super) async fn deliver<N: Net, C: Stream>(
     let cut = loop {
         if encoding == Encoding::Plain
             && !copies
-            && let Some(mut pipe) = splice::pipe_for(core, backend, turn.stream, &body)
+            && let Some(mut pipe) = splice::pipe_for(core, backend, turn.stream, body)
         {
-            let spliced = splice::down(turn, backend, flow, (buf, &mut body, bytes), &mut pipe).await;
+            let spliced = splice::down(turn, backend, flow, (buf, &mut *body, bytes), &mut pipe).await;
             core.pipes.put(pipe);
             match spliced {
                 Spliced::Whole => {
@@ -377,7 +377,7 @@ pub(super) async fn deliver<N: Net, C: Stream>(
         *bytes += (before - buf.len()) as u64;
         if sent.is_ok() && !whole {
             buf.clear();
-            let fits = last_chunk(&mut buf, &body);
+            let fits = last_chunk(&mut buf, body);
             debug_assert!(fits, "an empty buffer holds any trailer section");
             let before = buf.len();
             (sent, buf) = send_all(turn.stream, slot, pace, buf).await;
@@ -391,7 +391,7 @@ pub(super) async fn deliver<N: Net, C: Stream>(
             slot.disarm(Dir::Down);
             return Delivered::Whole { clean };
         }
-        buf = next_buffer(core, buf, &body, was_full);
+        buf = next_buffer(core, buf, body, was_full);
         slot.arm(Dir::Down, Aim::Backend, flow.body_timeout);
         turn.enter(Phase::BodyBackend);
         let received;
@@ -412,15 +412,15 @@ pub(super) async fn deliver<N: Net, C: Stream>(
         let piece = match body.decode(buf.filled_mut()) {
             Ok(piece) => piece,
             Err(fault) => {
-                let kept = Kept::of_body(Side::Backend, None, &body, fault, buf.filled());
+                let kept = Kept::of_body(Side::Backend, None, body, fault, buf.filled());
                 core.buffers.put(buf);
                 return Delivered::Malformed(Box::new(kept));
             }
         };
         clean = piece.consumed == buf.len();
         ended = body.is_done();
-        was_full &= !was_hard(backend, &piece, &body);
-        whole = frame(&mut buf, piece, encoding, &body);
+        was_full &= !was_hard(backend, &piece, body);
+        whole = frame(&mut buf, piece, encoding, body);
     };
     core.buffers.put(buf);
     Delivered::Cut(cut)

@@ -120,10 +120,18 @@ impl Driven {
     }
 
     pub(super) async fn recv(&self, buf: Buf) -> (io::Result<usize>, Buf) {
-        match buf.class() {
-            Class::Small => self.recv_driven(buf).await,
+        let (result, buf) = match buf.class() {
+            Class::Small => {
+                let (result, Tail(buf)) = self.begin_recv(buf).await;
+                self.end();
+                (result, buf)
+            }
             Class::Large => self.recv_in_turn(buf).await,
+        };
+        if let Some(weight) = self.received(&result) {
+            turns::next(weight).await;
         }
+        (result, buf)
     }
 
     // A receive that waits in the ring is carried out as soon as there are bytes, for however many have become ready: with large
@@ -140,10 +148,8 @@ impl Driven {
             result = recv_now(self.fd(), &mut tail);
         }
         if would_block(&result) {
-            return self.recv_driven(tail.0).await;
-        }
-        if let Some(weight) = self.received(&result) {
-            turns::next(weight).await;
+            (result, tail) = self.begin_recv(tail.0).await;
+            self.end();
         }
         (result, tail.0)
     }
@@ -160,17 +166,12 @@ impl Driven {
         (result, tail.0)
     }
 
-    async fn recv_driven(&self, buf: Buf) -> (io::Result<usize>, Buf) {
+    /// Begins a receive, which counts as under way until [`Driven::end`].
+    fn begin_recv(&self, buf: Buf) -> impl Future<Output = (io::Result<usize>, Tail)> {
         self.begin();
         // SAFETY: monoio asks for `&mut` only to keep two readers apart. The call clones the descriptor's count into the
         // operation and the future it returns touches nothing of `self`; a send under way is in the same position.
-        let operation = unsafe { &mut *self.io.get() }.read(Tail(buf));
-        let (result, Tail(buf)) = operation.await;
-        self.end();
-        if let Some(weight) = self.received(&result) {
-            turns::next(weight).await;
-        }
-        (result, buf)
+        unsafe { &mut *self.io.get() }.read(Tail(buf))
     }
 
     /// How much is behind a receive that has ended, if that has to wait for another turn: what is hard to read always, since
@@ -193,16 +194,28 @@ impl Driven {
         }
     }
 
-    pub(super) async fn send(&self, buf: Buf) -> (io::Result<usize>, Buf) {
+    pub(super) async fn send(&self, mut buf: Buf) -> (io::Result<usize>, Buf) {
         let weight = Weight::of(buf.len());
-        let (over, result, buf) = match buf.class() {
-            Class::Small => self.send_driven(buf).await,
-            Class::Large => self.send_in_turn(buf).await,
-        };
-        if over {
-            turns::next(weight).await;
+        loop {
+            let result;
+            (result, buf) = match buf.class() {
+                Class::Small => {
+                    let (result, Filled(buf)) = self.begin_send(buf).await;
+                    self.end();
+                    (result, buf)
+                }
+                Class::Large => self.send_in_turn(buf).await,
+            };
+            if self.sent(&result) {
+                turns::next(weight).await;
+            }
+            match result {
+                Ok(n) => buf.consume(n),
+                Err(ref error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => {}
+            }
+            return (result, buf);
         }
-        (result, buf)
     }
 
     /// Counts a send that has ended; `true`: whatever comes next should wait for another turn.
@@ -223,40 +236,39 @@ impl Driven {
 
     // The ring would carry out what it was given when this turn has ended, and what waited for room in hundreds of sockets
     // all at once. What is large is sent within a turn that has room for it.
-    async fn send_in_turn(&self, buf: Buf) -> (bool, io::Result<usize>, Buf) {
+    async fn send_in_turn(&self, mut buf: Buf) -> (io::Result<usize>, Buf) {
         let mut result = send_now(self.fd(), buf.filled(), 0);
         if would_block(&result) {
             if let Err(error) = self.writable().await {
-                let result = Err(error);
-                return (self.sent(&result), result, buf);
+                return (Err(error), buf);
             }
             turns::room(Weight::Heavy).await;
             result = send_now(self.fd(), buf.filled(), 0);
         }
         if would_block(&result) {
-            return self.send_driven(buf).await;
+            (result, Filled(buf)) = self.begin_send(buf).await;
+            self.end();
         }
-        (self.sent(&result), result, buf)
+        (result, buf)
     }
 
-    async fn send_driven(&self, buf: Buf) -> (bool, io::Result<usize>, Buf) {
+    /// As [`Driven::begin_recv`]. monoio sends with MSG_NOSIGNAL.
+    fn begin_send(&self, buf: Buf) -> impl Future<Output = (io::Result<usize>, Filled)> {
         self.begin();
-        // SAFETY: as in `recv_driven`. monoio sends with MSG_NOSIGNAL.
-        let operation = unsafe { &mut *self.io.get() }.write(Filled(buf));
-        let (result, Filled(buf)) = operation.await;
-        self.end();
-        (self.sent(&result), result, buf)
+        // SAFETY: as there.
+        unsafe { &mut *self.io.get() }.write(Filled(buf))
     }
 
     // Always a call: the driver has no flag for it.
-    pub(super) async fn send_more(&self, buf: Buf) -> (io::Result<usize>, Buf) {
-        match send_now(self.fd(), buf.filled(), libc::MSG_MORE) {
-            result if would_block(&result) => self.send(buf).await,
-            result => {
-                turns::spend(*result.as_ref().unwrap_or(&0));
-                (result, buf)
-            }
+    pub(super) async fn send_more(&self, mut buf: Buf) -> (io::Result<usize>, Buf) {
+        let result = send_now(self.fd(), buf.filled(), libc::MSG_MORE);
+        if would_block(&result) {
+            return self.send(buf).await;
         }
+        let n = *result.as_ref().unwrap_or(&0);
+        turns::spend(n);
+        buf.consume(n);
+        (result, buf)
     }
 
     async fn spliced(&self, result: &io::Result<usize>) {

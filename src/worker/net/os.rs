@@ -44,37 +44,27 @@ impl Stream for OsStream {
         result
     }
 
-    async fn recv(&self, buf: Buf) -> (io::Result<usize>, Buf) {
+    // These pass the inner future on: each layer of futures would copy what it passes down and up.
+    fn recv(&self, buf: Buf) -> impl Future<Output = (io::Result<usize>, Buf)> {
         assert!(buf.spare() > 0, "a receive into nothing would look like the end of the stream");
-        self.0.recv(buf).await
+        self.0.recv(buf)
     }
 
-    async fn recv_now(&self, buf: Buf) -> (io::Result<usize>, Buf) {
+    fn recv_now(&self, buf: Buf) -> impl Future<Output = (io::Result<usize>, Buf)> {
         assert!(buf.spare() > 0, "a receive into nothing would look like the end of the stream");
-        self.0.recv_now(buf).await
+        self.0.recv_now(buf)
     }
 
     fn mark_hard(&self, hard: bool) {
         self.0.mark_hard(hard);
     }
 
-    async fn send(&self, mut buf: Buf) -> (io::Result<usize>, Buf) {
-        loop {
-            let result;
-            (result, buf) = self.0.send(buf).await;
-            match result {
-                Ok(n) => buf.consume(n),
-                Err(ref e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => {}
-            }
-            return (result, buf);
-        }
+    fn send(&self, buf: Buf) -> impl Future<Output = (io::Result<usize>, Buf)> {
+        self.0.send(buf)
     }
 
-    async fn send_more(&self, buf: Buf) -> (io::Result<usize>, Buf) {
-        let (result, mut buf) = self.0.send_more(buf).await;
-        buf.consume(*result.as_ref().unwrap_or(&0));
-        (result, buf)
+    fn send_more(&self, buf: Buf) -> impl Future<Output = (io::Result<usize>, Buf)> {
+        self.0.send_more(buf)
     }
 
     fn splice_from(&self) -> Option<u64> {
