@@ -121,12 +121,15 @@ fn request_target(head: &RequestHead, bytes: &[u8], out: &mut Vec<u8>) {
 /// X-Forwarded-*, X-Real-IP, Forwarded and X-Request-Id.
 fn forwarding_fields(head: &RequestHead, bytes: &[u8], how: &RequestRewrite, out: &mut Vec<u8>) {
     let sent = |known: Known| how.trusted && head.fields.has(known);
+    let mut peer = 0..0;
     if sent(Known::XForwardedFor) || how.peer.is_some() {
         out.extend_from_slice(b"X-Forwarded-For: ");
         if how.trusted {
             values(&head.fields, Known::XForwardedFor, bytes, how.peer.is_some(), out);
         }
+        let at = out.len();
         address(how.peer, out);
+        peer = at..out.len();
         out.extend_from_slice(b"\r\n");
     }
     if !sent(Known::XForwardedProto) {
@@ -142,7 +145,11 @@ fn forwarding_fields(head: &RequestHead, bytes: &[u8], how: &RequestRewrite, out
     }
     if how.client.is_some() {
         out.extend_from_slice(b"X-Real-IP: ");
-        address(how.client, out);
+        match how.client == how.peer {
+            // Mostly it is the same one, and to copy it is a third of the work.
+            true => out.extend_from_within(peer),
+            false => address(how.client, out),
+        }
         out.extend_from_slice(b"\r\n");
     }
     if let (true, Some(peer)) = (sent(Known::Forwarded), how.peer) {
