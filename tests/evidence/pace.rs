@@ -77,8 +77,11 @@ fn pace(port: u16, connections: u32, rate: f64, seconds: f64) {
     }
     took.sort_unstable();
     let at = |permille: usize| took.get((took.len() * permille / 1000).min(took.len().saturating_sub(1))).unwrap_or(&0);
-    let (p50, p99, most) = (at(500), at(990), at(1000));
-    println!("{{\"n\": {}, \"bad\": {bad}, \"p50_us\": {p50}, \"p99_us\": {p99}, \"max_us\": {most}}}", took.len());
+    let (p50, p99, p999, most) = (at(500), at(990), at(999), at(1000));
+    let n = took.len();
+    println!(
+        "{{\"n\": {n}, \"bad\": {bad}, \"p50_us\": {p50}, \"p99_us\": {p99}, \"p999_us\": {p999}, \"max_us\": {most}}}"
+    );
 }
 
 fn flood(port: u16, until: Instant, prelude: &[u8], cycle: &[u8]) {
