@@ -56,8 +56,8 @@ pub const ACCEPT_BATCH: usize = 64;
 pub const DESCRIPTOR_TABLE_MAX: u64 = 1 << 20;
 /// Bytes that the kernel queues for a peer beyond what it has room for.
 pub const UNSENT_BYTES: i32 = 512 * 1024;
-/// Bytes at the front of a session's memory that most exchanges use; what an upload, a tunnel or an own answer needs stands
-/// behind them.
+/// Bytes at the front of a session's memory that most exchanges use, as rustc 1.95 lays it out (`-Zprint-type-sizes`): what
+/// contains others stands before them.
 pub const SESSION_HOT_BYTES: usize = 2048;
 /// Length of a listener's queue of completed handshakes; the kernel caps it at net.core.somaxconn.
 pub const LISTEN_BACKLOG: i32 = 4096;

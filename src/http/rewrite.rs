@@ -145,10 +145,11 @@ fn forwarding_fields(head: &RequestHead, bytes: &[u8], how: &RequestRewrite, out
     }
     if how.client.is_some() {
         out.extend_from_slice(b"X-Real-IP: ");
-        match how.client == how.peer {
-            // Mostly it is the same one, and to copy it is a third of the work.
-            true => out.extend_from_within(peer),
-            false => address(how.client, out),
+        if how.client == how.peer {
+            // Mostly so, and to copy is a third of the work.
+            out.extend_from_within(peer);
+        } else {
+            address(how.client, out);
         }
         out.extend_from_slice(b"\r\n");
     }

@@ -502,7 +502,7 @@ async fn download<N: Net, C: Stream>(
         }
     };
     let (may_persist, keep_alive_timeout) = (head.persist, head.keep_alive_timeout);
-    core.heads.borrow_mut().push(head);
+    core.response_head.set(Some(head));
     if buf.prepend(out.filled()) {
         core.buffers.put(out);
     } else if !turn.send(out, tally).await {
@@ -558,7 +558,7 @@ async fn final_head<N: Net, C: Stream>(
         match complete {
             Ok(Scan::Partial) => {}
             Ok(Scan::Complete(bytes)) => {
-                let mut head = core.heads.borrow_mut().pop().unwrap_or_default();
+                let mut head = core.response_head.take().unwrap_or_default();
                 if let Err(failure) = head.parse(&buf.filled()[..bytes], request.method) {
                     break Trouble::BadHead(failure);
                 }
@@ -572,13 +572,12 @@ async fn final_head<N: Net, C: Stream>(
                 interims += 1;
                 if request.version == Version::Http11 {
                     flow.answering.set(true);
-                    if !interim(turn, &head, &buf, tally).await {
+                    if !interim(turn, head, &buf, tally).await {
                         slot.lose_client();
                         break Trouble::ClosedInHead;
                     }
                     flow.interim_sent(turn);
                 }
-                core.heads.borrow_mut().push(head);
                 buf.consume(bytes);
                 scan = HeadScan::default();
                 continue;
@@ -605,13 +604,14 @@ async fn final_head<N: Net, C: Stream>(
 /// Passes an interim response on; `false` if the client did not take it.
 async fn interim<N: Net, C: Stream>(
     turn: &Turn<'_, N, C>,
-    head: &ResponseHead,
+    head: Box<ResponseHead>,
     buf: &Buf,
     tally: &mut Tally<N::Stream>,
 ) -> bool {
     let core = turn.core;
     let mut out = core.buffers.take(Class::Small);
-    turn.write_head(head, buf.filled(), Framing::None, false, &mut out);
+    turn.write_head(&head, buf.filled(), Framing::None, false, &mut out);
+    core.response_head.set(Some(head));
     let before = tally.bytes;
     let sent = turn.send(out, tally).await;
     tally.interim_bytes += tally.bytes - before;

@@ -156,9 +156,9 @@ pub struct Core<N: Net> {
     stats: Arc<CoreStats>,
     log: RefCell<Queue>,
     buffers: Rc<Pool>,
-    /// For response heads, from their last byte until they have been passed on; the one that was used last is still in a cache.
-    #[allow(clippy::vec_box, reason = "a head is a kilobyte: it is handed out and taken back by its address")]
-    heads: RefCell<Vec<Box<ResponseHead>>>,
+    /// For response heads, from their last byte until they are rewritten: nothing is waited for in between, so one is enough,
+    /// and it is always in a cache.
+    response_head: Cell<Option<Box<ResponseHead>>>,
     pipes: Pipes,
     slots: Rc<Slots>,
     idle: Rc<IdleRoom>,
@@ -313,7 +313,7 @@ impl<N: Net> Core<N> {
             stats: links.stats,
             log: RefCell::new(links.log),
             buffers: Rc::default(),
-            heads: RefCell::default(),
+            response_head: Cell::default(),
             pipes: Pipes::default(),
             slots: Rc::default(),
             idle: Rc::default(),

@@ -52,6 +52,23 @@ pub(super) async fn send_all<S: Stream>(
     (Ok(()), buf)
 }
 
+/// The same, for bytes with more or the end of the stream right behind them: see [`Stream::send_more`].
+pub(super) async fn send_all_more<S: Stream>(
+    stream: &S,
+    slot: &SlotGuard,
+    pace: Pace,
+    buf: Buf,
+) -> (io::Result<()>, Buf) {
+    if buf.is_empty() {
+        return (Ok(()), buf);
+    }
+    slot.arm(pace.dir, pace.aim, pace.seconds);
+    match stream.send_more(buf).await {
+        (Ok(_), rest) => send_all(stream, slot, pace, rest).await,
+        (Err(error), rest) => (Err(error), rest),
+    }
+}
+
 /// Leaves in the buffer what goes out for this piece of a body. `false`: the end of the message does not fit and has to be
 /// sent by itself ([`last_chunk`]).
 #[must_use]
@@ -363,17 +380,14 @@ pub(super) async fn deliver<N: Net, C: Stream>(
             buf = core.buffers.take(Class::Small);
         }
         let before = buf.len();
-        let mut sent = Ok(());
-        if ended && whole && closes && !buf.is_empty() {
-            // What the connection ends with goes out together with its FIN.
-            slot.arm(pace.dir, pace.aim, pace.seconds);
-            let most;
-            (most, buf) = turn.stream.send_more(buf).await;
-            sent = most.map(drop);
-        }
-        if sent.is_ok() {
-            (sent, buf) = send_all(turn.stream, slot, pace, buf).await;
-        }
+        let mut sent;
+        (sent, buf) = if ended && whole && closes {
+            // It goes out with the FIN of the close behind it. (Were that close to find bytes that its client sent against
+            // its word a moment ago, it would be a reset and take this along.)
+            send_all_more(turn.stream, slot, pace, buf).await
+        } else {
+            send_all(turn.stream, slot, pace, buf).await
+        };
         *bytes += (before - buf.len()) as u64;
         if sent.is_ok() && !whole {
             buf.clear();

@@ -10,7 +10,7 @@ use super::buffers::Buf;
 use super::deadlines::{Aim, Dir, SlotGuard};
 use super::net::pipe::Pipe;
 use super::net::{Net, Stream};
-use super::relay::{Pace, send_all};
+use super::relay::{Pace, send_all, send_all_more};
 use super::session::Turn;
 use crate::access_log::Phase;
 use crate::http::body::Body;
@@ -109,16 +109,12 @@ pub(super) async fn down<N: Net, C: Stream>(
     // What is here already goes out with the lead: sent by itself, that would wake the client once more. (The lead is not
     // put into the pipe: with BBR that made a body of 256 KiB cost twice as much.)
     let before = lead.len();
-    let mut sent = Ok(());
-    if body.remaining() > Some(0) && !core.net.quiet(backend.handle()) {
-        slot.arm(pace.dir, pace.aim, pace.seconds);
-        let some;
-        (some, lead) = turn.stream.send_more(lead).await;
-        sent = some.map(drop);
-    }
-    if sent.is_ok() {
-        (sent, lead) = send_all(turn.stream, slot, pace, lead).await;
-    }
+    let sent;
+    (sent, lead) = if body.remaining() > Some(0) && !core.net.quiet(backend.handle()) {
+        send_all_more(turn.stream, slot, pace, lead).await
+    } else {
+        send_all(turn.stream, slot, pace, lead).await
+    };
     *bytes += (before - lead.len()) as u64;
     core.buffers.put(lead);
     if let Err(error) = sent {

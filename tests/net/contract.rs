@@ -250,7 +250,9 @@ pub async fn what_more_should_have_followed_goes_out_with_the_end<F: Fixture>(f:
                 f.net().shutdown(server.handle(), How::Write);
                 Some(server)
             };
+            let since = f.net().now_us();
             assert_eq!(recv_until(&client, usize::MAX).await, b"the last words");
+            assert!(f.net().now_us() - since < 150_000, "the kernel waited for more");
             drop(held);
         }
     }

@@ -79,7 +79,8 @@ impl Driven {
     }
 
     fn io(&self) -> &UnixStream {
-        // SAFETY: shared access; the exclusive borrows in `recv` and `send` last for one call that does not come back here.
+        // SAFETY: shared access; the exclusive borrows in `begin_recv` and `begin_send` last for one call that does not
+        // come back here.
         unsafe { &*self.io.get() }
     }
 
