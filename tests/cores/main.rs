@@ -3,28 +3,19 @@
 //! Apart from tests/integration, and few at a time: a core is hot when it has work all the time, and clients that
 //! have to wait for a CPU leave it none.
 
-// All of it is used by tests/integration.
+// What its clients and servers are made of; all of it is used there.
 #[allow(dead_code)]
-#[path = "../integration/client.rs"]
-mod client;
-#[allow(dead_code)]
-#[path = "../integration/harness.rs"]
-mod harness;
-#[allow(dead_code)]
-#[path = "../integration/message.rs"]
-mod message;
-#[allow(dead_code)]
-#[path = "../integration/origin.rs"]
-mod origin;
-#[allow(dead_code)]
-#[path = "../integration/settings.rs"]
-mod settings;
-#[allow(dead_code)]
-#[path = "../integration/toy.rs"]
-mod toy;
-#[allow(dead_code)]
-#[path = "../integration/toy_server.rs"]
-mod toy_server;
+#[path = "../integration"]
+mod shared {
+    pub mod client;
+    pub mod harness;
+    pub mod message;
+    pub mod origin;
+    pub mod settings;
+    pub mod toy;
+    pub mod toy_server;
+}
+use shared::{client, harness, message, origin, settings, toy, toy_server};
 
 use crate::client::{Client, End};
 use crate::harness::{Driver, Ringway, config_of, eventually, lossy, millis, on_both_drivers, seconds};

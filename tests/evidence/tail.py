@@ -16,7 +16,7 @@ import subprocess
 import threading
 import time
 
-from stand import DRIVERS, Nginx, Ringway, check, done, free_port, pace_tool, spawn, stand
+from stand import DRIVERS, Nginx, Ringway, check, done, end, free_port, pace_tool, spawn, stand
 
 SECONDS = float(os.environ.get("SECONDS", 8))
 RATE = int(os.environ.get("RATE", 2000))
@@ -39,12 +39,12 @@ def again_and_again(every, work):
     thread = threading.Thread(target=loop)
     thread.start()
 
-    def end():
+    def results_at_end():
         ended.set()
         thread.join()
         return results
 
-    return end
+    return results_at_end
 
 
 def reloads(ringway):
@@ -87,8 +87,6 @@ def crowds(ringway):
                 sock.sendall(b"GET /ok HTTP/1.1\r\nHost: crowd.example\r\nConnection: close\r\n\r\n")
                 found.append(sock)
             bad = sum(not sock.recv(4096).startswith(b"HTTP/1.1 200") for sock in found)
-        except OSError as error:
-            return str(error)
         finally:
             for sock in found:
                 sock.close()
@@ -139,15 +137,14 @@ def run(place, io, tool, name, beside):
         check(f"{io}, {name}: those that are there are up, the others are not", up == OTHERS, up)
     warm = subprocess.run([tool, "pace", str(ringway.port), "64", str(RATE), "1"], capture_output=True, text=True, check=True)
     assert json.loads(warm.stdout)["bad"] == 0
-    end = beside(ringway)
+    ended = beside(ringway)
     before = waited_ms(ringway.child.pid)
     client = spawn([str(tool), "pace", str(ringway.port), "64", str(RATE), str(SECONDS)], stdout=subprocess.PIPE, text=True)
     found = json.loads(client.communicate(timeout=SECONDS + 30)[0])
-    after = waited_ms(ringway.child.pid)
-    results = end()
+    waited = waited_ms(ringway.child.pid) - before
+    results = ended()
     bad = [result for result in results if result != "ok"]
     turn = ringway.workers()["longest_turn_us"] / 1000
-    waited = after - before
     ms = {key: found[f"{key}_us"] / 1000 for key in ("p50", "p99", "p999", "max")}
     print(f"| {name} | {ms['p50']:.2f} | {ms['p99']:.2f} | {ms['p999']:.2f} | {ms['max']:.1f} | {turn:.2f} | {waited:.0f} | {len(results)} |",
           flush=True)
@@ -157,8 +154,7 @@ def run(place, io, tool, name, beside):
     check(f"{io}, {name}: no turn over 5 ms", turn <= 5, f"{turn:.2f} ms")
     ringway.stop()
     for server in (a, b):
-        server.child.terminate()
-        server.child.wait()
+        end(server.child)
 
 
 for driver in DRIVERS:

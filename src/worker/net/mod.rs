@@ -8,7 +8,7 @@
 //! * At most one `recv` or `readable` and one `send_all` are under way per stream.
 //! * All sockets are non-blocking and close-on-exec.
 
-pub mod cache;
+pub(super) mod cache;
 mod driven;
 pub mod driver;
 pub mod listen;
