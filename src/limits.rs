@@ -317,10 +317,16 @@ pub const BACKEND_HEAD_SECONDS: u32 = 30;
 pub const TUNNEL_SECONDS: u32 = 3600;
 /// Default seconds that a pooled connection may idle: below the 5 s of common application servers.
 pub const POOL_IDLE_SECONDS: u32 = 4;
-/// Default idle connections that a worker keeps per backend.
-pub const POOL_DEFAULT: u32 = 64;
+/// Default idle connections that a worker keeps per backend. With 1,000 busy clients and 64 of them, every 20th request found
+/// none: of 300 under way at once many end in one turn.
+pub const POOL_DEFAULT: u32 = 256;
 /// Idle connections per backend and worker that may be configured.
 pub const POOL_MAX: u32 = 65_535;
+/// Microseconds for which a connection has to idle until its backend is known to be one that keeps them: those that close
+/// behind each answer and do not say so do it at once.
+pub const POOL_KEPT_US: u64 = 50_000;
+/// What it costs to close one, in looks at one that stays.
+pub const POOL_CLOSE_CALLS: usize = 8;
 /// Default attempts after the first.
 pub const RETRIES: u32 = 3;
 /// Attempts after the first that may be configured: all of them are remembered.

@@ -317,9 +317,18 @@ impl<S: Stream> Clusters<S> {
         let mut suspicions = 0;
         let mut calls = 0;
         let backends: Vec<_> = self.backends.borrow().values().cloned().collect();
+        let mut spent = Vec::new();
         for backend in &backends {
             calls += backend.pool.len();
-            backend.pool.tick(net, now);
+            backend.pool.tick(net, now, &mut spent);
+            for stream in spent.drain(..) {
+                stream.close();
+                calls += limits::POOL_CLOSE_CALLS;
+                if calls >= limits::TURN_FIRED {
+                    calls = 0;
+                    net.next_turn().await;
+                }
+            }
             if calls >= limits::TURN_FIRED {
                 calls = 0;
                 net.next_turn().await;
@@ -370,7 +379,7 @@ impl<N: Net> Core<N> {
     ) {
         let most_of_all = self.view().settings.pooled_per_worker;
         let keep = Keep { seconds: policy.pool_idle, said, most: policy.pool_max, most_of_all };
-        backend.pool.check_in(stream, self.slots.now(), keep);
+        backend.pool.check_in(&self.net, stream, self.slots.now(), keep);
     }
 
     /// Books a failure and tells control: the cell first, then a hint, then the doorbell.

@@ -90,6 +90,38 @@ on_both_drivers! {
         }
     }
 
+    fn where_only_posts_come_it_is_soon_seen_that_the_backend_keeps_connections(driver) {
+        let origin = Origin::saying("again");
+        let ringway = Ringway::before(driver, &[&origin]);
+        let mut client = Client::to(&ringway);
+        for _ in 0..2 {
+            assert_eq!(client.post("/", "x").status, 200);
+        }
+        // The second one came too soon for a connection that had just been used for the first time, or not.
+        let before = origin.connections();
+        std::thread::sleep(millis(80));
+        for _ in 0..20 {
+            assert_eq!(client.post("/", "x").status, 200);
+        }
+        assert_eq!(origin.connections(), before);
+    }
+
+    fn a_backend_that_closes_a_moment_after_each_answer_never_gets_a_post_again(driver) {
+        let origin = Origin::new(|c| {
+            c.request();
+            c.send(&ok("once"));
+            std::thread::sleep(millis(20));
+        });
+        let ringway = Ringway::before(driver, &[&origin]);
+        let mut client = Client::to(&ringway);
+        for i in 0..30 {
+            std::thread::sleep(millis(5 * (i % 13)));
+            let response = client.post("/", "x");
+            assert_eq!((response.status, response.text().as_str()), (200, "once"), "request {i}");
+        }
+        assert_eq!(origin.connections(), 30);
+    }
+
     fn pooled_connections_end_before_the_backend_ends_them(driver) {
         let origin = Origin::fixed("HTTP/1.1 200 OK\r\nKeep-Alive: timeout=2\r\nContent-Length: 2\r\n\r\nok");
         let ringway = Ringway::before(driver, &[&origin]);
