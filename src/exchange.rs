@@ -14,6 +14,8 @@
 pub mod budget;
 
 use crate::http::Method;
+use crate::http::framing::Framing;
+use crate::http::head::RequestHead;
 use crate::http::reject::{Failure, Fault};
 use crate::limits;
 
@@ -181,6 +183,29 @@ impl Reason {
             _ => "",
         }
     }
+}
+
+/// What Ringway answers by itself to a request with a good head, whatever the route. `secured`: an https resource may be
+/// served here. `health`: whether health checks are asked for at this path, and whether the process wants traffic.
+#[inline]
+pub fn answered_here(
+    head: &RequestHead,
+    secured: impl FnOnce() -> bool,
+    health: impl FnOnce() -> Option<bool>,
+) -> Option<(u16, Reason)> {
+    if head.max_forwards == Some(0) {
+        return Some((200, Reason::Own));
+    }
+    if head.https && !secured() {
+        return Some((421, Reason::Rejected(Fault::InsecureHttps)));
+    }
+    health().map(|ready| (if ready { 200 } else { 503 }, Reason::Health))
+}
+
+/// Whether a body is known to be too large before any of it has come.
+#[inline]
+pub fn is_too_large(framing: Framing, body_max: u64) -> bool {
+    matches!(framing, Framing::Length(n) if n > body_max)
 }
 
 /// How an attempt failed before a final response head came.

@@ -11,6 +11,7 @@ pub mod limits;
 pub mod http;
 pub mod route;
 
+pub mod affinity;
 pub mod config;
 pub mod cores;
 pub mod event;
@@ -27,6 +28,7 @@ pub mod control;
 pub mod ctl;
 pub mod demo;
 pub mod doctor;
+pub mod explain;
 pub mod metrics;
 pub mod parse;
 pub mod worker;

@@ -6,11 +6,13 @@ use ringway::control::Ended;
 use ringway::control::signals::Signals;
 use ringway::control::start::{self, DEFAULT_FILES, Failure};
 use ringway::ctl::arguments::{Asked, CtlCommand};
+use ringway::explain::Question;
 use ringway::http::Method;
 use ringway::parse::Side;
 use ringway::worker::net::machine;
-use ringway::{ctl, demo, doctor, parse, worker};
+use ringway::{ctl, demo, doctor, explain, parse, worker};
 use std::io::{Read, Write};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 #[global_allocator]
@@ -98,6 +100,18 @@ Examples:
   ringway parse --response --to HEAD answer.bin --json
   ringway ctl errors --save refused")]
     Parse(Parse),
+    /// Tell where a request would go, and why: the rule and those it beat, the backends, the head as it would go on.
+    #[command(after_help = "\
+Asked of the functions that serve traffic, by a config file, as if every backend were up. Without --config, ./config.json
+and /etc/ringway/config.json are tried in this order. Without --listener, the one with the URL's port is taken, or else the
+first by name.
+
+Exit code 0 if the request would go on, 1 if Ringway would answer it by itself, 2 if the config or the question is bad.
+
+Examples:
+  ringway explain GET http://app-user.web.example.io/
+  ringway explain --config new.json POST http://shop.example.com/cart --header 'Cookie: id=7' --from 10.0.0.9 --json")]
+    Explain(Explain),
     /// Talk to a running proxy over its control socket.
     #[command(after_help = "\
 Without --socket, \"control.socket\" of ./config.json or /etc/ringway/config.json is taken.
@@ -141,6 +155,29 @@ struct Parse {
 }
 
 #[derive(Args)]
+struct Explain {
+    /// The method, as GET.
+    method: String,
+    /// The URL, as http://host/path.
+    url: String,
+    /// The config file.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address of the connection's peer.
+    #[arg(long, value_name = "IP", default_value_t = parse::CLIENT)]
+    from: IpAddr,
+    /// A field of the request; may be given several times.
+    #[arg(long = "header", value_name = "NAME: VALUE")]
+    headers: Vec<String>,
+    /// Name of the listener that it comes to.
+    #[arg(long, value_name = "NAME")]
+    listener: Option<String>,
+    /// Print the explanation as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
 struct Ctl {
     /// The control socket.
     #[arg(long, value_name = "PATH")]
@@ -160,6 +197,7 @@ fn main() {
         Command::Doctor => doctor(),
         Command::Demo(Demo { port, seconds }) => demo(port, seconds),
         Command::Parse(asked) => parse(&asked),
+        Command::Explain(asked) => explain(asked),
         Command::Ctl(ctl) => control(ctl),
     };
     std::process::exit(code);
@@ -241,6 +279,33 @@ fn parse(asked: &Parse) -> i32 {
     let parsed = parse::parse(&bytes, side);
     print(&if asked.json { parse::json(&bytes, side, &parsed) } else { parse::text(&bytes, side, &parsed) });
     if parsed.refusal().is_none() { GOOD } else { FAILED }
+}
+
+fn explain(asked: Explain) -> i32 {
+    let Explain { method, url, config, from, headers, listener, json } = asked;
+    let question = match Question::new(&method, &url, &headers, from) {
+        Ok(question) => Question { listener, ..question },
+        Err(why) => return complain(&format!("ringway explain: {why}"), BAD_USAGE),
+    };
+    let (snapshot, unresolved) = match start::config_file(config).and_then(|file| start::dry(&file)) {
+        Ok(dry) => dry,
+        Err(why) => return complain(&why, BAD_CONFIG),
+    };
+    if let Some(name) = &question.listener
+        && !snapshot.settings.listeners.iter().flatten().any(|l| l.name == *name)
+    {
+        return complain(&format!("ringway explain: there is no listener {name:?}"), BAD_USAGE);
+    }
+    for name in unresolved {
+        complain(&format!("ringway explain: {name}"), GOOD);
+    }
+    let told = explain::explain(&snapshot, true, &question);
+    let good = told.forwarded.is_some();
+    match serde_json::to_string_pretty(&told) {
+        Ok(text) if json => print(&text),
+        _ => print(&explain::text(&told)),
+    };
+    if good { GOOD } else { FAILED }
 }
 
 fn control(Ctl { socket, json, command }: Ctl) -> i32 {

@@ -16,7 +16,7 @@ use crate::control::listeners::{Listeners, Opened};
 use crate::control::resolve::Resolver;
 use crate::event::ToWorker;
 use crate::limits;
-use crate::publish::Publisher;
+use crate::publish::{Publisher, Snapshot};
 use crate::supervisor::{Resolutions, Supervisor, names_of};
 use crate::worker::net::driver::{self, Choice};
 use crate::worker::net::machine;
@@ -86,14 +86,40 @@ pub fn run(config: Option<PathBuf>, signals: Signals, worker: Worker) -> Result<
     ended
 }
 
+/// The config file that was named, else the first of [`DEFAULT_FILES`] that is there.
+///
+/// # Errors
+/// A sentence for people.
+pub fn config_file(named: Option<PathBuf>) -> Result<PathBuf, String> {
+    named
+        .or_else(|| DEFAULT_FILES.iter().map(PathBuf::from).find(|file| file.exists()))
+        .ok_or_else(|| format!("no config: neither {} nor {} is there", DEFAULT_FILES[0], DEFAULT_FILES[1]))
+}
+
+/// What workers would run on by this config, with every backend up; and of its names those that do not resolve, each
+/// with the reason.
+///
+/// # Errors
+/// The faults of the config, or what is wrong with the file.
+pub fn dry(file: &Path) -> Result<(Snapshot, Vec<String>), String> {
+    let text = read_config(file)?;
+    let plan = check::load(&text, &file.to_string_lossy()).map_err(|faults| faults.to_string())?;
+    let mut names = Resolutions::default();
+    for name in names_of(&plan) {
+        names.record(&name, resolve::system(&name).map_err(|e| e.to_string()));
+    }
+    let failures = names_of(&plan).into_iter().filter_map(|name| {
+        let why = names.get(&name)?.failure.clone()?;
+        Some(format!("{name}: {why}"))
+    });
+    let failures = failures.collect();
+    let supervisor = Supervisor::new(plan, 1, names).map_err(|refusal| refusal.to_string())?;
+    Ok((supervisor.snapshot(), failures))
+}
+
 /// Finds, reads and checks the config.
 fn load(config: Option<PathBuf>, machine: Machine) -> Result<Checked, Failure> {
-    let file = match config {
-        Some(file) => file,
-        None => DEFAULT_FILES.iter().map(PathBuf::from).find(|file| file.exists()).ok_or_else(|| {
-            Failure::Config(format!("no config: neither {} nor {} is there", DEFAULT_FILES[0], DEFAULT_FILES[1]))
-        })?,
-    };
+    let file = config_file(config).map_err(Failure::Config)?;
     let text = read_config(&file).map_err(Failure::Config)?;
     let plan = check::load_for(&text, &file.to_string_lossy(), machine.cores, machine.open_files_max)
         .map_err(|faults| Failure::Config(faults.to_string()))?;

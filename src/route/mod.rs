@@ -1,7 +1,6 @@
 //! Names to backends, as pure data and functions: the table (`table`), the choice of a backend (`balance`), what a
-//! backend's state means (`health`) and how many exchanges it may have at once (`permits`); and the cells in which cores
-//! count (`counts`, `waits`, `histogram`). Knows nothing of HTTP
-//! messages.
+//! backend's state means (`health`) and how many exchanges it may have at once (`permits`); why a rule takes a request
+//! (`trace`); and the cells in which cores count (`counts`, `waits`, `histogram`). Knows nothing of HTTP messages.
 
 pub mod balance;
 pub mod counts;
@@ -14,6 +13,7 @@ pub mod judge;
 mod paths;
 pub mod permits;
 pub mod table;
+pub mod trace;
 pub mod waits;
 
 use std::net::SocketAddr;

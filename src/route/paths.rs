@@ -6,6 +6,7 @@
 //! request only through that one comparison.
 
 use std::cmp::Ordering;
+use std::iter;
 
 /// The path prefixes of one host, each with the number of its route.
 #[derive(Debug)]
@@ -76,24 +77,52 @@ impl Paths {
     pub(super) fn find(&self, path: &[u8]) -> Option<usize> {
         match self {
             Paths::Root(route) => Some(*route as usize),
-            Paths::Many(sorted) => longest(sorted, if path.first() == Some(&b'/') { path } else { b"/" }),
+            Paths::Many(sorted) => longest(sorted, rooted(path)),
+        }
+    }
+
+    /// The routes of all prefixes that match, the one that [`Paths::find`] finds first.
+    pub(super) fn find_all(&self, path: &[u8]) -> Vec<usize> {
+        match self {
+            Paths::Root(route) => vec![*route as usize],
+            Paths::Many(sorted) => matching(sorted, rooted(path)).collect(),
+        }
+    }
+
+    /// All routes, by prefix.
+    pub(super) fn routes(&self) -> Vec<usize> {
+        match self {
+            Paths::Root(route) => vec![*route as usize],
+            Paths::Many(sorted) => sorted.iter().map(|prefix| prefix.route as usize).collect(),
         }
     }
 }
 
+fn rooted(path: &[u8]) -> &[u8] {
+    if path.first() == Some(&b'/') { path } else { b"/" }
+}
+
 fn longest(sorted: &[Prefix], path: &[u8]) -> Option<usize> {
+    matching(sorted, path).next()
+}
+
+/// The routes of all prefixes that match, the longest first.
+#[inline]
+fn matching<'a>(sorted: &'a [Prefix], path: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
     let behind = sorted.partition_point(|p| (*p.bytes).cmp(path) != Ordering::Greater);
-    let mut at = behind.checked_sub(1)?;
-    let common = sorted[at].bytes.iter().zip(path).take_while(|(a, b)| a == b).count();
-    loop {
-        let prefix = &sorted[at];
-        let len = prefix.bytes.len();
-        // Equal so far, and a segment ends here: by the prefix's own slash, the path's end, or the path's slash.
-        if len <= common && (prefix.bytes.last() == Some(&b'/') || path.get(len).is_none_or(|b| *b == b'/')) {
-            return Some(prefix.route as usize);
+    let mut next = behind.checked_sub(1);
+    let common = next.map_or(0, |at| sorted[at].bytes.iter().zip(path).take_while(|(a, b)| a == b).count());
+    iter::from_fn(move || {
+        loop {
+            let prefix = &sorted[next?];
+            next = prefix.parent.map(|parent| parent as usize);
+            let len = prefix.bytes.len();
+            // Equal so far, and a segment ends here: by the prefix's own slash, the path's end, or the path's slash.
+            if len <= common && (prefix.bytes.last() == Some(&b'/') || path.get(len).is_none_or(|b| *b == b'/')) {
+                return Some(prefix.route as usize);
+            }
         }
-        at = prefix.parent? as usize;
-    }
+    })
 }
 
 #[cfg(test)]

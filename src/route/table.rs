@@ -205,13 +205,13 @@ pub struct RouteTable {
     clusters: Box<[Arc<Cluster>]>,
     by_id: FxHashMap<ClusterId, usize>,
     routes: Box<[Route]>,
-    exact: FxHashMap<Box<[u8]>, Paths>,
+    pub(super) exact: FxHashMap<Box<[u8]>, Paths>,
     /// By what stands behind `*.`.
-    wildcards: FxHashMap<Box<[u8]>, Paths>,
+    pub(super) wildcards: FxHashMap<Box<[u8]>, Paths>,
     /// Bit n: there is a wildcard whose suffix has n labels. Most tables have wildcards of one or two lengths, so that
     /// a host costs one or two look-ups however many labels it has.
     wildcard_labels: u128,
-    default: Option<Paths>,
+    pub(super) default: Option<Paths>,
 }
 
 impl RouteTable {

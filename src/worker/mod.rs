@@ -5,7 +5,6 @@
 //! backend, [`relay`] moves the bodies. Nothing in here decides about HTTP: that is `http/` and `exchange`.
 
 mod accept;
-mod affinity;
 mod attempt;
 pub mod buffers;
 mod busy;

@@ -6,11 +6,11 @@ use super::deadlines::Place;
 use super::net::{Net, Stream};
 use super::queue::{Ticket, Waited, Why};
 use super::session::{Tally, Turn};
-use super::{Core, View, affinity};
+use super::{Core, View};
 use crate::access_log::Phase;
-use crate::exchange::{Exchange, Next, Reason, Trouble};
+use crate::affinity;
+use crate::exchange::{Exchange, Next, Reason, Trouble, is_too_large};
 use crate::http::Method;
-use crate::http::framing::Framing;
 use crate::route::balance::{Ask, Pick, Tried};
 use crate::route::health::Standing;
 use std::future::poll_fn;
@@ -85,7 +85,7 @@ impl<S: Stream> Search<S> {
             tally.cluster = Some(cluster.clone());
         }
         let policy = &cluster.shared.policy;
-        if matches!(head.framing, Framing::Length(n) if n > policy.body_max) {
+        if is_too_large(head.framing, policy.body_max) {
             return Found::Answer(413, Reason::BodyTooLarge);
         }
         let key = affinity::key(&policy.balance, head, bytes, tally.client);

@@ -12,12 +12,12 @@ use super::search::{Found, Search};
 use super::{ConnInfo, Core};
 use crate::access_log::Phase;
 use crate::config::HalfClose;
-use crate::exchange::{Reason, Trouble};
+use crate::exchange::{Reason, Trouble, answered_here};
 use crate::failures::{self, Failure};
 use crate::http::body::Body;
 use crate::http::forwarded;
 use crate::http::head::{HeadScan, RequestHead, Scan};
-use crate::http::reject::{Fault, Reject};
+use crate::http::reject::Reject;
 use crate::http::{Method, Version, reply};
 use crate::limits;
 use std::cell::Cell;
@@ -278,15 +278,9 @@ async fn exchange<N: Net, C: Stream>(turn: &Turn<'_, N, C>, buf: Buf, tally: &mu
 /// Routes, then attempts until one attempt ends well or no other is allowed.
 async fn run<N: Net, C: Stream>(turn: &Turn<'_, N, C>, buf: Buf, tally: &mut Tally<N::Stream>) -> (End, Buf) {
     let (core, head) = (turn.core, turn.head);
-    if head.max_forwards == Some(0) {
-        return turn.answer(200, Reason::Own, buf, tally).await;
-    }
-    if head.https && !turn.is_secured() {
-        return turn.answer(421, Reason::Rejected(Fault::InsecureHttps), buf, tally).await;
-    }
-    if turn.asks_for_health(buf.filled()) {
-        let status = if core.is_ready() { 200 } else { 503 };
-        return turn.answer(status, Reason::Health, buf, tally).await;
+    let health = || turn.asks_for_health(buf.filled()).then(|| core.is_ready());
+    if let Some((status, reason)) = answered_here(head, || turn.is_secured(), health) {
+        return turn.answer(status, reason, buf, tally).await;
     }
     let mut search = Search::new(head.method);
     loop {

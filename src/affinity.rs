@@ -9,7 +9,7 @@ use std::net::IpAddr;
 /// The key of this request; `None` where the cluster does not hash, or the request does not have what it hashes by.
 /// `bytes` begins with the head.
 #[inline]
-pub(super) fn key(balance: &Balance, head: &RequestHead, bytes: &[u8], client: Option<IpAddr>) -> Option<u64> {
+pub fn key(balance: &Balance, head: &RequestHead, bytes: &[u8], client: Option<IpAddr>) -> Option<u64> {
     match balance {
         Balance::Hash(hash) => key_by(&hash.by, head, bytes, client),
         _ => None,

@@ -1,0 +1,399 @@
+//! Why a request goes where it goes: the listener, the rule and those it beat, the cluster, who may be picked and who not,
+//! and the head as it would go on.
+//!
+//! There are no rules here. Heads are judged and rewritten by `http`, routes found by `route`, keys made by `affinity` and
+//! backends picked by a balancer as every core has one: the functions that serve traffic, asked in the order in which a
+//! session asks them.
+
+mod text;
+
+use crate::affinity;
+use crate::config::{Address, Listener, Settings};
+use crate::exchange::{Reason, answered_here, is_too_large};
+use crate::http::forwarded;
+use crate::http::head::{HeadScan, RequestHead, Scan};
+use crate::http::reject::Reject;
+use crate::http::rewrite::{self, RequestRewrite};
+use crate::publish::Snapshot;
+use crate::route::balance::{Ask, Balancer, Tried};
+use crate::route::health::Standing;
+use crate::route::table::{Balance, Cluster, HashBy};
+use crate::route::trace::Beaten;
+use serde::Serialize;
+use std::net::IpAddr;
+
+pub use text::text;
+
+/// A request to be explained.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// Its head as it would be sent.
+    pub head: Vec<u8>,
+    /// Who sends it.
+    pub peer: IpAddr,
+    /// The listener that it comes to; without one, that of [`Question::port`] or the first by name.
+    pub listener: Option<String>,
+    /// The port that the URL names, or that of its scheme.
+    pub port: u16,
+}
+
+impl Question {
+    /// A request as people write one: `GET`, `http://host:port/path?query`, fields as `name: value`.
+    ///
+    /// # Errors
+    /// Says what is no URL or no field. Whether the request is good HTTP is [`explain`]'s to tell.
+    pub fn new(method: &str, url: &str, fields: &[String], peer: IpAddr) -> Result<Question, String> {
+        let (secure, rest) = match url.split_once("://") {
+            Some(("http", rest)) => (false, rest),
+            Some(("https", rest)) => (true, rest),
+            Some((scheme, _)) => return Err(format!("{scheme}:// is not served; write http:// or https://")),
+            None => (false, url),
+        };
+        let rest = rest.split('#').next().unwrap_or_default();
+        let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let port = match authority.rsplit_once(':') {
+            Some((_, port)) if !port.contains(']') => port.parse().map_err(|_| format!("{port:?} is no port"))?,
+            _ if secure => 443,
+            _ => 80,
+        };
+        let slash = if target.starts_with('/') { "" } else { "/" };
+        // Only the absolute form tells of the scheme.
+        let origin = if secure { format!("https://{authority}") } else { String::new() };
+        let mut head = format!("{method} {origin}{slash}{target} HTTP/1.1\r\nHost: {authority}\r\n");
+        for field in fields {
+            if !field.contains(':') || field.contains(['\r', '\n']) {
+                return Err(format!("{field:?} is no field; write it as 'name: value'"));
+            }
+            head.push_str(field);
+            head.push_str("\r\n");
+        }
+        head.push_str("\r\n");
+        Ok(Question { head: head.into_bytes(), peer, listener: None, port })
+    }
+}
+
+/// Why a request goes where it goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// Name of the listener, if there is any.
+    pub listener: Option<String>,
+    /// The client's address, by the listener's trusted proxies.
+    pub client: Option<String>,
+    /// Whether the peer is one of these: what it says of the client is believed.
+    pub trusted: bool,
+    /// Host without port, as the route is found by.
+    pub host: String,
+    /// Path without query, as the route is found by.
+    pub path: String,
+    /// The rule that takes it.
+    pub rule: Option<String>,
+    /// The other rules that fit, the closest first.
+    pub beaten: Vec<BeatenRule>,
+    /// Where no rule takes it: those of the closest host, which decides alone.
+    pub missed: Vec<String>,
+    /// Where the rule leads.
+    pub cluster: Option<ClusterSeen>,
+    /// What Ringway answers by itself, if it does.
+    pub answer: Option<Answer>,
+    /// The head as it would go on, with its line ends.
+    pub forwarded: Option<String>,
+}
+
+/// A rule that fits and does not take the request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BeatenRule {
+    /// As typed.
+    pub rule: String,
+    /// What was better: `longer path` or `closer host`.
+    pub by: &'static str,
+}
+
+/// An own answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Answer {
+    /// Status code.
+    pub status: u16,
+    /// Reason code, as in the log.
+    pub reason: &'static str,
+    /// One sentence; may be empty.
+    pub detail: &'static str,
+    /// For a head that is refused: offset of the first offending byte, and the clause that it breaks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<(usize, &'static str)>,
+}
+
+/// The cluster, and whom it has for this request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ClusterSeen {
+    /// Its name.
+    pub name: String,
+    /// How it picks, as in the config: `round_robin`, `random`, `least_conn`, or `hash` and by what.
+    pub balance: String,
+    /// Where it hashes: the hash of what is hashed by; none if the request does not have that.
+    pub key: Option<u64>,
+    /// Requests wait until an operator resumes it.
+    pub paused: bool,
+    /// Its backends, in order.
+    pub backends: Vec<BackendSeen>,
+    /// The backend that a core whose balancer is fresh picks, and every core where `sure`.
+    pub pick: Option<String>,
+    /// The pick depends on the request alone, as long as states and load stay; else it is one of the candidates.
+    pub sure: bool,
+}
+
+/// One backend, as this request sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BackendSeen {
+    /// The operator's id.
+    pub name: String,
+    /// Where it is.
+    pub endpoint: String,
+    /// As configured.
+    pub weight: u32,
+    /// May be picked at the first attempt.
+    pub candidate: bool,
+    /// Why not, if not.
+    pub skipped: Option<&'static str>,
+}
+
+/// Explains where this request goes by this snapshot.
+pub fn explain(snapshot: &Snapshot, ready: bool, question: &Question) -> Explanation {
+    let settings = &*snapshot.settings;
+    let listener = listener(settings, question);
+    let mut told = Explanation { listener: listener.map(|l| l.name.clone()), ..Explanation::default() };
+    let bytes = &question.head[..];
+    let mut head = RequestHead::default();
+    if let Err(reject) = judge(&mut head, bytes, settings) {
+        let fault = Some((reject.at, reject.fault.clause()));
+        told.answer = Some(Answer { fault, ..answer(reject.status, Reason::Rejected(reject.fault)) });
+        return told;
+    }
+    let trusts = |ip: IpAddr| listener.is_some_and(|l| l.trusts(ip));
+    let client = forwarded::client(&head, bytes, Some(question.peer), &trusts);
+    told.trusted = trusts(question.peer);
+    told.client = client.map(|ip| ip.to_string());
+    told.host = lossy(head.host.of(bytes));
+    told.path = lossy(head.path.of(bytes));
+    let health_path = listener.and_then(|l| l.health_path.as_deref());
+    let health = || health_path.filter(|path| path.as_bytes() == head.path.of(bytes)).map(|_| ready);
+    if let Some((status, reason)) = answered_here(&head, || told.trusted, health) {
+        told.answer = Some(answer(status, reason));
+        return told;
+    }
+    let trace = snapshot.table.trace(head.host.of(bytes), head.path.of(bytes));
+    let by = |beaten| if beaten == Beaten::Path { "longer path" } else { "closer host" };
+    told.beaten = trace.beaten.iter().map(|(r, why)| BeatenRule { rule: r.name.clone(), by: by(*why) }).collect();
+    told.missed = trace.missed.iter().map(|route| route.name.clone()).collect();
+    let Some(route) = trace.taken else {
+        told.answer = Some(answer(404, Reason::NoRoute));
+        return told;
+    };
+    told.rule = Some(route.name.clone());
+    let policy = &route.cluster.policy;
+    let key = affinity::key(&policy.balance, &head, bytes, client);
+    let cluster = see(snapshot, &route.cluster, key);
+    if is_too_large(head.framing, policy.body_max) {
+        told.answer = Some(answer(413, Reason::BodyTooLarge));
+    } else if !cluster.paused && cluster.pick.is_none() {
+        told.answer = Some(answer(503, Reason::NoBackend));
+    } else {
+        let how = RequestRewrite {
+            peer: Some(question.peer),
+            trusted: told.trusted,
+            client,
+            scheme: "http",
+            port: listener.map_or(question.port, |l| port(l).unwrap_or(0)),
+            request_id: 0,
+            via: settings.via.as_deref(),
+            underscores: settings.underscores,
+        };
+        let mut out = Vec::new();
+        rewrite::request(&head, bytes, &how, &mut out);
+        told.forwarded = Some(lossy(&out));
+    }
+    told.cluster = Some(cluster);
+    told
+}
+
+/// The head, if it is good and all of the question.
+fn judge(head: &mut RequestHead, bytes: &[u8], settings: &Settings) -> Result<(), Reject> {
+    let len = match HeadScan::default().request(bytes)? {
+        Scan::Complete(len) => len,
+        Scan::Partial => bytes.len(),
+    };
+    head.parse(&bytes[..len], settings.underscores)
+}
+
+/// Whom the cluster has for a request with this key: asked of a balancer that has picked nobody yet.
+fn see(snapshot: &Snapshot, cluster: &Cluster, key: Option<u64>) -> ClusterSeen {
+    let tried = Tried::default();
+    let mut balancer = Balancer::new(cluster, 0, 1);
+    let pick = balancer.pick(cluster, &snapshot.states, Ask { tried: &tried, key, in_flight: 0, epoch: 1 });
+    let candidates: Vec<usize> = balancer.candidates().map(|pick| pick.index).collect();
+    let primaries = candidates.iter().any(|index| !cluster.backends[*index].backup);
+    let backend = |(index, backend): (usize, &crate::route::table::Backend)| {
+        let standing = snapshot.states.get(cluster.first_state + index).map(|state| state.standing);
+        let may = candidates.contains(&index);
+        let skipped = match standing {
+            _ if may && backend.backup && primaries => Some("a backup, for when no other one is left"),
+            _ if may => None,
+            Some(Standing::Down) => Some("down"),
+            Some(Standing::Drain) => Some("drained by an operator"),
+            Some(Standing::Maint) => Some("in maintenance, by an operator"),
+            Some(Standing::Up) | None => Some("not known yet"),
+        };
+        BackendSeen {
+            name: backend.name.clone(),
+            endpoint: backend.endpoint.to_string(),
+            weight: backend.weight,
+            candidate: skipped.is_none(),
+            skipped,
+        }
+    };
+    let backends: Vec<BackendSeen> = cluster.backends.iter().enumerate().map(backend).collect();
+    ClusterSeen {
+        name: cluster.name.clone(),
+        balance: balance(&cluster.policy.balance),
+        key,
+        paused: snapshot.paused.binary_search(&cluster.id).is_ok(),
+        pick: pick.map(|pick| backends[pick.index].name.clone()),
+        sure: key.is_some() || backends.iter().filter(|b| b.candidate).count() == 1,
+        backends,
+    }
+}
+
+fn balance(balance: &Balance) -> String {
+    match balance {
+        Balance::RoundRobin => "round_robin".into(),
+        Balance::Random => "random".into(),
+        Balance::LeastConn => "least_conn".into(),
+        Balance::Hash(hash) => match &hash.by {
+            HashBy::ClientIp => "hash by client_ip".into(),
+            HashBy::Path => "hash by path".into(),
+            HashBy::Header(name) => format!("hash by header {name}"),
+            HashBy::Cookie(name) => format!("hash by cookie {name}"),
+        },
+    }
+}
+
+/// The listener that was asked for, else that of the port, else the first by name.
+fn listener<'a>(settings: &'a Settings, question: &Question) -> Option<&'a Listener> {
+    let all = || settings.listeners.iter().flatten();
+    match &question.listener {
+        Some(name) => all().find(|l| l.name == *name),
+        None => all()
+            .filter(|l| port(l) == Some(question.port))
+            .min_by(|a, b| a.name.cmp(&b.name))
+            .or_else(|| all().min_by(|a, b| a.name.cmp(&b.name))),
+    }
+}
+
+fn port(listener: &Listener) -> Option<u16> {
+    match &listener.address {
+        Address::Ip(address) => Some(address.port()),
+        _ => None,
+    }
+}
+
+fn answer(status: u16, reason: Reason) -> Answer {
+    Answer { status, reason: reason.code(), detail: reason.detail(), fault: None }
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::check;
+    use crate::supervisor::{Resolutions, Supervisor};
+    use std::net::Ipv4Addr;
+
+    const CONFIG: &str = r#"{
+        "listeners": { "edge": { "address": "127.0.0.1:8080", "trusted_proxies": ["10.0.0.0/8"], "health_path": "/up" },
+                       "back": "127.0.0.1:9090" },
+        "clusters": {
+            "app": { "backends": { "a": "127.0.0.1:1", "b": { "address": "127.0.0.1:2", "weight": 3 },
+                                   "c": { "address": "127.0.0.1:3", "backup": true } }, "body_max": "10B" },
+            "shop": { "backends": { "a": "127.0.0.1:4", "b": "127.0.0.1:5", "c": "127.0.0.1:6" },
+                      "balance": { "hash": { "header": "x-user" } } },
+            "none": { "backends": {} }
+        },
+        "routes": { "app.example.io": "app", "app.example.io/shop": "shop", "*.example.io": "none", "only.io/x": "none" }
+    }"#;
+
+    fn ask(method: &str, url: &str, fields: &[&str], peer: [u8; 4]) -> Explanation {
+        let plan = check::load(CONFIG, "x").unwrap();
+        let snapshot = Supervisor::new(plan, 1, Resolutions::default()).unwrap().snapshot();
+        let fields: Vec<String> = fields.iter().map(ToString::to_string).collect();
+        let question = Question::new(method, url, &fields, Ipv4Addr::from(peer).into()).unwrap();
+        explain(&snapshot, true, &question)
+    }
+
+    const STRANGER: [u8; 4] = [192, 0, 2, 1];
+
+    #[test]
+    fn the_way_of_a_request_is_told() {
+        let told = ask("GET", "http://App.example.io:8080/shop/1?q#frag", &["X-User: 7"], STRANGER);
+        assert_eq!((told.listener.as_deref(), told.client.as_deref()), (Some("edge"), Some("192.0.2.1")));
+        assert_eq!((&told.host[..], &told.path[..]), ("App.example.io", "/shop/1"));
+        assert_eq!(told.rule.as_deref(), Some("app.example.io/shop"));
+        let beaten: Vec<_> = told.beaten.iter().map(|b| (&b.rule[..], b.by)).collect();
+        assert_eq!(beaten, [("app.example.io", "longer path"), ("*.example.io", "closer host")]);
+        let cluster = told.cluster.as_ref().unwrap();
+        assert_eq!((&cluster.name[..], &cluster.balance[..], cluster.sure), ("shop", "hash by header x-user", true));
+        assert!(cluster.key.is_some() && cluster.pick.is_some() && told.answer.is_none());
+        let head = told.forwarded.as_ref().unwrap();
+        assert!(
+            head.starts_with("GET /shop/1?q HTTP/1.1\r\n") && head.contains("X-Forwarded-For: 192.0.2.1\r\n"),
+            "{head}"
+        );
+        let text = text(&told);
+        assert!(text.contains("rule        app.example.io/shop\n"), "{text}");
+        assert!(text.contains("(by a closer host)"), "{text}");
+    }
+
+    #[test]
+    fn who_may_be_picked_is_told_and_why_not() {
+        let told =
+            ask("POST", "app.example.io:8080", &["Content-Length: 5", "X-Forwarded-For: 1.2.3.4"], [10, 1, 1, 1]);
+        assert_eq!((told.trusted, told.client.as_deref()), (true, Some("1.2.3.4")));
+        let cluster = told.cluster.unwrap();
+        let seen: Vec<_> = cluster.backends.iter().map(|b| (&b.name[..], b.candidate, b.skipped)).collect();
+        let backup = Some("a backup, for when no other one is left");
+        assert_eq!(seen, [("a", true, None), ("b", true, None), ("c", false, backup)]);
+        assert!(!cluster.sure && cluster.key.is_none());
+        let large = ask("POST", "app.example.io", &["Content-Length: 11"], STRANGER).answer.unwrap();
+        assert_eq!((large.status, large.reason), (413, "BODY_TOO_LARGE"));
+    }
+
+    #[test]
+    fn what_ringway_answers_by_itself_is_told() {
+        let of = |method, url, fields: &[&str]| {
+            let told = ask(method, url, fields, STRANGER);
+            let answer = told.answer.clone().unwrap();
+            assert!(told.forwarded.is_none() && text(&told).contains(answer.reason));
+            (answer.status, answer.reason)
+        };
+        assert_eq!(of("GET", "http://nobody.io/", &[]), (404, "NO_ROUTE"));
+        assert_eq!(of("GET", "http://x.example.io/", &[]), (503, "NO_BACKEND"));
+        assert_eq!(of("GET", "http://anybody:8080/up", &[]), (200, "HEALTH"));
+        assert_eq!(of("OPTIONS", "http://app.example.io/", &["Max-Forwards: 0"]), (200, "OWN"));
+        assert_eq!(of("GET", "https://app.example.io/", &[]), (421, "REJECTED"));
+        assert_eq!(of("GET", "http://app.example.io/a b", &[]), (400, "REJECTED"));
+        assert_eq!(ask("GET", "http://only.io/y", &[], STRANGER).missed, ["only.io/x"]);
+        let told = ask("GET", "http://app.example.io/", &["Host: other"], STRANGER);
+        assert!(told.answer.unwrap().fault.is_some_and(|(at, _)| at > 0));
+    }
+
+    #[test]
+    fn what_is_no_question_is_refused() {
+        let ask = |url, field: &str| Question::new("GET", url, &[field.to_owned()], Ipv4Addr::LOCALHOST.into());
+        assert!(ask("ftp://a", "a: b").unwrap_err().contains("ftp"));
+        assert!(ask("http://a:b/", "a: b").unwrap_err().contains("\"b\""));
+        assert!(ask("http://a", "a").is_err() && ask("http://a", "a: b\r\nc: d").is_err());
+        assert_eq!(ask("http://[::1]:81/x", "a: b").unwrap().port, 81);
+        assert_eq!(ask("http://[::1]/x", "a: b").unwrap().port, 80);
+    }
+}
