@@ -6,7 +6,7 @@ use ringway::control::Ended;
 use ringway::control::signals::Signals;
 use ringway::control::start::{self, DEFAULT_FILES, Failure};
 use ringway::ctl::arguments::{Asked, CtlCommand};
-use ringway::explain::Question;
+use ringway::explain::{Explanation, Question};
 use ringway::http::Method;
 use ringway::parse::Side;
 use ringway::worker::net::machine;
@@ -102,14 +102,15 @@ Examples:
     Parse(Parse),
     /// Tell where a request would go, and why: the rule and those it beat, the backends, the head as it would go on.
     #[command(after_help = "\
-Asked of the functions that serve traffic, by a config file, as if every backend were up. Without --config, ./config.json
-and /etc/ringway/config.json are tried in this order. Without --listener, the one with the URL's port is taken, or else the
-first by name.
+Asked of the functions that serve traffic: by a config file, as if every backend were up, or with --live by the running
+proxy, with the states of now. Without --config (or --socket), ./config.json and /etc/ringway/config.json are tried in this
+order. Without --listener, the one with the URL's port is taken, or else the first by name.
 
 Exit code 0 if the request would go on, 1 if Ringway would answer it by itself, 2 if the config or the question is bad.
 
 Examples:
   ringway explain GET http://app-user.web.example.io/
+  ringway explain --live GET http://app-user.web.example.io/
   ringway explain --config new.json POST http://shop.example.com/cart --header 'Cookie: id=7' --from 10.0.0.9 --json")]
     Explain(Explain),
     /// Talk to a running proxy over its control socket.
@@ -161,8 +162,14 @@ struct Explain {
     /// The URL, as http://host/path.
     url: String,
     /// The config file.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "live")]
     config: Option<PathBuf>,
+    /// Ask the running proxy, with the states that backends have now.
+    #[arg(long)]
+    live: bool,
+    /// Its control socket.
+    #[arg(long, value_name = "PATH", requires = "live")]
+    socket: Option<PathBuf>,
     /// Address of the connection's peer.
     #[arg(long, value_name = "IP", default_value_t = parse::CLIENT)]
     from: IpAddr,
@@ -282,30 +289,43 @@ fn parse(asked: &Parse) -> i32 {
 }
 
 fn explain(asked: Explain) -> i32 {
-    let Explain { method, url, config, from, headers, listener, json } = asked;
+    let Explain { method, url, config, live, socket, from, headers, listener, json } = asked;
     let question = match Question::new(&method, &url, &headers, from) {
         Ok(question) => Question { listener, ..question },
         Err(why) => return complain(&format!("ringway explain: {why}"), BAD_USAGE),
     };
-    let (snapshot, unresolved) = match start::config_file(config).and_then(|file| start::dry(&file)) {
-        Ok(dry) => dry,
-        Err(why) => return complain(&why, BAD_CONFIG),
+    let told = if live { ask_live(socket, question) } else { ask_file(config, &question) };
+    let told = match told {
+        Ok(told) => told,
+        Err((why, code)) => return complain(&format!("ringway explain: {why}"), code),
     };
-    if let Some(name) = &question.listener
-        && !snapshot.settings.listeners.iter().flatten().any(|l| l.name == *name)
-    {
-        return complain(&format!("ringway explain: there is no listener {name:?}"), BAD_USAGE);
-    }
+    print(&if json { explain::json(&told) } else { explain::text(&told) });
+    if told.forwarded.is_some() { GOOD } else { FAILED }
+}
+
+fn ask_live(socket: Option<PathBuf>, question: Question) -> Result<Explanation, (String, i32)> {
+    let socket = socket.map_or_else(|| ctl::default_socket(&DEFAULT_FILES), Ok).map_err(|why| (why, FAILED))?;
+    ctl::explain(&socket, question).map_err(|failure| match failure {
+        ctl::Failure::Config(why) => (why, BAD_CONFIG),
+        ctl::Failure::Other(why) => (why, FAILED),
+    })
+}
+
+fn ask_file(config: Option<PathBuf>, question: &Question) -> Result<Explanation, (String, i32)> {
+    let ask = |file: &Path, cluster: Option<&str>| {
+        let (snapshot, unresolved) = start::dry(file, cluster).map_err(|why| (why, BAD_CONFIG))?;
+        let told = explain::explain(&snapshot, true, &explain::no_notes, question).map_err(|why| (why, BAD_USAGE))?;
+        Ok((told, unresolved))
+    };
+    let file = start::config_file(config).map_err(|why| (why, BAD_CONFIG))?;
+    // Only the names that matter are looked up.
+    let (told, _) = ask(&file, None)?;
+    let Some(cluster) = &told.cluster else { return Ok(told) };
+    let (told, unresolved) = ask(&file, Some(&cluster.name))?;
     for name in unresolved {
         complain(&format!("ringway explain: {name}"), GOOD);
     }
-    let told = explain::explain(&snapshot, true, &question);
-    let good = told.forwarded.is_some();
-    match serde_json::to_string_pretty(&told) {
-        Ok(text) if json => print(&text),
-        _ => print(&explain::text(&told)),
-    };
-    if good { GOOD } else { FAILED }
+    Ok(told)
 }
 
 fn control(Ctl { socket, json, command }: Ctl) -> i32 {

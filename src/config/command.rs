@@ -5,7 +5,7 @@
 //! talk to this server; unknown keys in `args` are errors, because a command that is half understood is not obeyed.
 
 use super::answer::{Code, Error, Id};
-use super::orders::{Apply, Backend, Errors, Log, NoArguments, Pause, Ready, Reload, Resume, WhySlow};
+use super::orders::{Apply, Backend, Errors, Explain, Log, NoArguments, Pause, Ready, Reload, Resume, WhySlow};
 use super::shape::nearest;
 use crate::limits::CONTROL_LINE_BYTES_MAX;
 use serde::{Deserialize, Serialize};
@@ -61,6 +61,8 @@ pub enum Command {
     Errors(Errors),
     /// Tell which connections make the cores work: [`super::receipt::Slow`].
     WhySlow(WhySlow),
+    /// Tell where a request would go, and why: `crate::explain::Explanation`.
+    Explain(Explain),
     /// Read, check and publish a config: [`super::answer::Receipt`].
     Reload(Reload),
     /// Change the running config by a merge patch: [`super::answer::Receipt`].
@@ -88,9 +90,9 @@ pub enum Level {
     Change,
 }
 
-const COMMANDS: [&str; 13] = [
-    "status", "routes", "config", "errors", "why_slow", "reload", "apply", "backend", "pause", "resume", "log",
-    "ready", "stop",
+const COMMANDS: [&str; 14] = [
+    "status", "routes", "config", "errors", "why_slow", "explain", "reload", "apply", "backend", "pause", "resume",
+    "log", "ready", "stop",
 ];
 
 #[derive(Deserialize)]
@@ -161,7 +163,7 @@ impl Command {
     pub fn level(&self) -> Level {
         match self {
             Command::Status(_) | Command::Routes(_) | Command::Config(_) => Level::Read,
-            Command::Errors(_) | Command::WhySlow(_) => Level::Read,
+            Command::Errors(_) | Command::WhySlow(_) | Command::Explain(_) => Level::Read,
             _ => Level::Change,
         }
     }
@@ -174,6 +176,7 @@ impl Command {
             Command::Config(_) => "config",
             Command::Errors(_) => "errors",
             Command::WhySlow(_) => "why_slow",
+            Command::Explain(_) => "explain",
             Command::Reload(_) => "reload",
             Command::Apply(_) => "apply",
             Command::Backend(_) => "backend",
@@ -219,6 +222,15 @@ mod tests {
             Request { id: Id::Number(9), command: Command::Log(Log::Level("debug".into())) },
             Request { id: Id::Number(10), command: Command::Log(Log::Reopen) },
             Request { id: Id::Number(12), command: Command::WhySlow(WhySlow { ms: Some(300) }) },
+            Request {
+                id: Id::Number(13),
+                command: Command::Explain(Explain {
+                    head: "GET / HTTP/1.1\r\nHost: a\r\n\r\n".into(),
+                    from: [10, 0, 0, 1].into(),
+                    listener: Some("main".into()),
+                    port: 80,
+                }),
+            },
             Request { id: Id::Number(11), command: Command::Ready(Ready { ready: false }) },
             Request {
                 id: Id::Text("a-1".into()),

@@ -3,6 +3,7 @@
 //! Unknown keys are errors, because a command that is half understood is not obeyed.
 
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 
 /// Arguments of a command that takes none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,22 @@ pub struct WhySlow {
     /// Milliseconds to measure for; `limits::WEIGH_MS` by default, at most `limits::WEIGH_MS_MAX`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ms: Option<u64>,
+}
+
+/// Arguments of `explain`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Explain {
+    /// The head of the request, with its line ends.
+    pub head: String,
+    /// Address of its peer.
+    pub from: IpAddr,
+    /// Name of the listener that it comes to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listener: Option<String>,
+    /// Port by which the listener is chosen where it is not named.
+    #[serde(default)]
+    pub port: u16,
 }
 
 /// How much of a change its answer waits for.

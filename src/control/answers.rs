@@ -3,9 +3,12 @@
 use super::WorkerLink;
 use crate::access_log;
 use crate::config::answer::{self, Answer, Code, Error};
+use crate::config::orders::Wish;
 use crate::config::receipt::{self, Left};
+use crate::config::state::Override;
 use crate::config::{Address, Listener, ListenerId, command};
 use crate::event::CoreStats;
+use crate::explain::Note;
 use crate::limits;
 use crate::malformed::Side;
 use crate::parse;
@@ -262,6 +265,18 @@ fn counters(workers: &[WorkerLink]) -> BTreeMap<String, u64> {
     let oldest = workers.iter().map(|w| w.stats.epoch.load(Relaxed)).min().unwrap_or(0);
     sums.insert("epoch_oldest".to_owned(), oldest);
     sums
+}
+
+/// What is known of a backend's state, by whoever decided it: an operator, or health.
+pub(super) fn note(backend: BackendStatus, now_ms: u64, unix: u64) -> Note {
+    let taken_out = |one: &&Override| matches!(one.set, Wish::Drain | Wish::Maint);
+    match backend.overrides.iter().find(taken_out) {
+        Some(word) => Note {
+            why: word.why.as_ref().map_or_else(|| word.who.clone(), |why| format!("{why}; {}", word.who)),
+            seconds: unix.saturating_sub(word.since),
+        },
+        None => Note { why: backend.why, seconds: now_ms.saturating_sub(backend.since_ms) / 1000 },
+    }
 }
 
 fn backend(of: &BackendStatus, since: u64) -> answer::BackendStatus {

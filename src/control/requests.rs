@@ -6,9 +6,11 @@ use super::socket::{ClientId, Line, Peer};
 use super::{Control, answers, say};
 use crate::config::answer::{Answer, Code, Error, Id, Status};
 use crate::config::command::{Command, Level, Request};
-use crate::config::orders::{Log, Patience, Reload, Wait};
+use crate::config::orders::{self, Log, Patience, Reload, Wait};
 use crate::config::receipt::{Done, Receipt};
+use crate::explain::{Explanation, Question, explain};
 use crate::limits;
+use crate::route::table::Cluster;
 use crate::supervisor::{Administered, Whose};
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -73,6 +75,10 @@ impl Control {
             Command::Errors(asked) => {
                 let errors = answers::errors(&self.workers, asked.bytes);
                 self.reply(&asker, Ok(errors));
+            }
+            Command::Explain(asked) => {
+                let told = self.explain(asked);
+                self.reply(&asker, told.map_err(|why| Error::new(Code::Failed, why)));
             }
             Command::WhySlow(asked) => self.ask_why_slow(asker, asked.ms.unwrap_or(limits::WEIGH_MS)),
             Command::Reload(reload) => self.order_reload(asker, reload),
@@ -140,6 +146,19 @@ impl Control {
             since: self.origin.since,
             now_ms: self.now_ms(),
         })
+    }
+
+    fn explain(&self, asked: orders::Explain) -> Result<Explanation, String> {
+        let orders::Explain { head, from, listener, port } = asked;
+        let question = Question { head: head.into_bytes(), peer: from, listener, port };
+        let snapshot = self.supervisor.snapshot();
+        let ready = self.publisher.is_ready() && !self.supervisor.is_draining();
+        let now_ms = self.now_ms();
+        let notes = |cluster: &Cluster| {
+            let backends = self.supervisor.cluster_status(cluster).backends.into_iter();
+            backends.map(|backend| answers::note(backend, now_ms, unix_now())).collect()
+        };
+        explain(&snapshot, ready, &notes, &question)
     }
 
     pub(super) fn order_reload(&mut self, asker: Asker, reload: Reload) {

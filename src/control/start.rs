@@ -11,7 +11,7 @@ use super::state_file::{self, Found, StateFile};
 use super::{Control, Door, Ended, Origin, Parts, WorkerLink, resolve, say};
 use crate::access_log::{self, Sink};
 use crate::config::state::Override;
-use crate::config::{Plan, check};
+use crate::config::{Address, Plan, check};
 use crate::control::listeners::{Listeners, Opened};
 use crate::control::resolve::Resolver;
 use crate::event::ToWorker;
@@ -96,23 +96,22 @@ pub fn config_file(named: Option<PathBuf>) -> Result<PathBuf, String> {
         .ok_or_else(|| format!("no config: neither {} nor {} is there", DEFAULT_FILES[0], DEFAULT_FILES[1]))
 }
 
-/// What workers would run on by this config, with every backend up; and of its names those that do not resolve, each
-/// with the reason.
+/// What workers would run on by this config, with every backend up. Of names only those of this cluster are looked up;
+/// for each that does not resolve, the reason is returned.
 ///
 /// # Errors
 /// The faults of the config, or what is wrong with the file.
-pub fn dry(file: &Path) -> Result<(Snapshot, Vec<String>), String> {
+pub fn dry(file: &Path, cluster: Option<&str>) -> Result<(Snapshot, Vec<String>), String> {
     let text = read_config(file)?;
     let plan = check::load(&text, &file.to_string_lossy()).map_err(|faults| faults.to_string())?;
     let mut names = Resolutions::default();
-    for name in names_of(&plan) {
-        names.record(&name, resolve::system(&name).map_err(|e| e.to_string()));
+    let mut failures = Vec::new();
+    for backend in cluster.and_then(|name| plan.clusters.get(name)).iter().flat_map(|cluster| &cluster.backends) {
+        let Address::Name(name, _) = &backend.address else { continue };
+        let answer = resolve::system(name).map_err(|e| e.to_string());
+        failures.extend(answer.as_ref().err().map(|why| format!("{name}: {why}")));
+        names.record(name, answer);
     }
-    let failures = names_of(&plan).into_iter().filter_map(|name| {
-        let why = names.get(&name)?.failure.clone()?;
-        Some(format!("{name}: {why}"))
-    });
-    let failures = failures.collect();
     let supervisor = Supervisor::new(plan, 1, names).map_err(|refusal| refusal.to_string())?;
     Ok((supervisor.snapshot(), failures))
 }

@@ -6,8 +6,9 @@ pub mod save;
 
 use crate::config::answer::{Answer, Code, Error, Id, Outcome, Status};
 use crate::config::command::{Command, Hello, Request, VERSION};
-use crate::config::orders::{NoArguments, Patience};
+use crate::config::orders::{Explain, NoArguments, Patience};
 use crate::config::receipt::{Done, Errors, Receipt, Routes, Running, Slow};
+use crate::explain::{self, Explanation, Question};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -68,6 +69,7 @@ pub fn run(socket: &Path, command: Command, part: Part, form: Form, file: &str) 
         Command::Config(_) => read::<Running>(answer).ok_or_else(garbled)?.text,
         Command::Errors(_) => render::errors(&read::<Errors>(answer).ok_or_else(garbled)?),
         Command::WhySlow(_) => render::slow(&read::<Slow>(answer).ok_or_else(garbled)?),
+        Command::Explain(_) => explain::text(&read::<Explanation>(answer).ok_or_else(garbled)?),
         Command::Reload(_) | Command::Apply(_) | Command::Backend(_) | Command::Pause(_) | Command::Resume(_) => {
             render::receipt(&read::<Receipt>(answer).ok_or_else(garbled)?)
         }
@@ -193,4 +195,15 @@ fn failure(error: Error, file: &str) -> Failure {
 /// See [`Failure`].
 pub fn status(socket: &Path, form: Form) -> Result<String, Failure> {
     run(socket, Command::Status(NoArguments {}), Part::All, form, "")
+}
+
+/// Asks the process behind a socket where a request goes; see `ringway explain --live`.
+///
+/// # Errors
+/// See [`Failure`].
+pub fn explain(socket: &Path, question: Question) -> Result<Explanation, Failure> {
+    let head = String::from_utf8(question.head).map_err(|e| Failure::Other(e.to_string()))?;
+    let (from, listener, port) = (question.peer, question.listener, question.port);
+    let answer = ask(socket, Command::Explain(Explain { head, from, listener, port }), "")?;
+    read(answer).ok_or_else(|| garbled(socket))
 }

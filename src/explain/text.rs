@@ -12,9 +12,9 @@ const SHOWN: usize = 20;
 pub fn text(told: &Explanation) -> String {
     let mut out = String::new();
     line(&mut out, "listener", told.listener.as_deref().unwrap_or("none"));
-    if let Some(client) = &told.client {
+    if told.answer.as_ref().is_none_or(|answer| answer.fault.is_none()) {
         let trusted = if told.trusted { " (the peer is a trusted proxy)" } else { "" };
-        line(&mut out, "client", &format!("{client}{trusted}"));
+        line(&mut out, "client", &format!("{}{trusted}", told.client.as_deref().unwrap_or("has no address")));
         line(&mut out, "host", if told.host.is_empty() { "none" } else { &told.host });
         line(&mut out, "path", if told.path.is_empty() { "/" } else { &told.path });
     }
@@ -28,34 +28,54 @@ pub fn text(told: &Explanation) -> String {
     }
     if let Some(answer) = &told.answer {
         line(&mut out, "answer", &format!("{} {}  {}", answer.status, answer.reason, answer.detail));
-        if let Some((at, clause)) = answer.fault {
+        if let Some((at, clause)) = &answer.fault {
             line(&mut out, "", &format!("at byte {at} of the head; {clause}"));
         }
     }
     if let Some(head) = &told.forwarded {
-        list(&mut out, "goes on as", head.lines().filter(|l| !l.is_empty()).map(str::to_owned));
+        for (nth, field) in head.lines().filter(|l| !l.is_empty()).enumerate() {
+            line(&mut out, if nth == 0 { "goes on as" } else { "" }, field);
+        }
     }
     out
+}
+
+/// The same for programs.
+pub fn json(told: &Explanation) -> String {
+    format!("{:#}", serde_json::json!(told))
 }
 
 fn of_cluster(out: &mut String, cluster: &ClusterSeen) {
     let key = match cluster.key {
         Some(key) => format!(", key {key:016x}"),
-        None if cluster.balance.starts_with("hash") => ", and the request has no key: random".to_owned(),
+        None if cluster.balance.starts_with("hash") => ", and the request has no key: by load".to_owned(),
         None => String::new(),
     };
     line(out, "cluster", &format!("{}, {}{key}", cluster.name, cluster.balance));
     let width = cluster.backends.iter().map(|b| b.name.len()).max().unwrap_or(0);
     let one = |b: &BackendSeen| {
-        let why = b.skipped.map_or_else(|| format!("candidate, weight {}", b.weight), |why| format!("skipped: {why}"));
-        format!("{:width$}  {}  {why}", b.name, b.endpoint)
+        let mut text = format!("{:width$}  {}  ", b.name, b.endpoint);
+        // Writing into a string cannot fail.
+        let _ = match &b.skipped {
+            None if b.state == "up" => write!(text, "candidate, weight {}", b.weight),
+            None => write!(text, "{}, and a candidate: the cluster fails open", b.state),
+            Some(skipped) => write!(text, "skipped: {skipped}"),
+        };
+        if let (Some(_), Some(seconds)) = (&b.skipped, b.seconds) {
+            let _ = write!(text, " for {seconds} s");
+        }
+        if let (Some(_), Some(why)) = (&b.skipped, &b.why) {
+            let _ = write!(text, " ({why})");
+        }
+        text
     };
     list(out, "backends", cluster.backends.iter().map(one));
-    let pick = match &cluster.pick {
-        _ if cluster.paused => "it waits: the cluster is paused".to_owned(),
-        None => "nobody".to_owned(),
-        Some(name) if cluster.sure => name.clone(),
-        Some(_) => "one of the candidates, in their turn".to_owned(),
+    let picked = cluster.pick.and_then(|index| cluster.backends.get(index));
+    let pick = match (&cluster.waits, picked) {
+        (Some(why), _) => format!("it waits: {why}"),
+        (None, Some(backend)) => format!("{}  {}", backend.name, backend.endpoint),
+        (None, None) if cluster.backends.iter().any(|b| b.candidate) => "one of the candidates".to_owned(),
+        (None, None) => "nobody".to_owned(),
     };
     line(out, "pick", &pick);
 }

@@ -309,7 +309,9 @@ impl RouteTable {
             if let Some(paths) = self.exact.get(key) {
                 return Some(paths);
             }
+            // The bytes of an address are no labels.
             if self.wildcard_labels != 0
+                && key[0] != b'['
                 && let Some(paths) = self.wildcard_of(key)
             {
                 return Some(paths);

@@ -48,7 +48,7 @@ impl RouteTable {
         let mut found = Vec::new();
         if let Some(key) = host::key(host, &mut buffer) {
             found.extend(self.exact.get(key));
-            let dots = key.iter().enumerate().filter(|(at, byte)| **byte == b'.' && *at > 0);
+            let dots = key.iter().enumerate().filter(|(at, byte)| **byte == b'.' && *at > 0 && key[0] != b'[');
             found.extend(dots.filter_map(|(at, _)| self.wildcards.get(&key[at + 1..])));
         }
         found.extend(&self.default);
@@ -93,6 +93,8 @@ mod tests {
         assert_eq!((taken, others), (None, beaten(&[("*.b.c/", Beaten::Host), ("*", Beaten::Host)])));
         assert_eq!(missed, ["a.b.c/x", "a.b.c/x/y", "a.b.c/z"]);
         assert_eq!(told(&table, "", "/"), (Some("*".into()), vec![], vec![]));
+        // The last bytes of this address are those of ".c".
+        assert_eq!(told(&table, "[::2e63]", "/x"), (Some("*".into()), vec![], vec![]));
     }
 
     proptest! {

@@ -91,20 +91,29 @@ pub struct Unresolved {
 impl Supervisor {
     /// The state of everything.
     pub fn status(&self) -> Status {
-        let clusters = self.table.clusters().iter().map(|cluster| ClusterStatus {
+        Status {
+            generation: self.generation,
+            epoch: self.epoch,
+            draining_since_ms: self.drain.as_ref().map(|d| d.since_ms),
+            clusters: self.table.clusters().iter().map(|cluster| self.cluster_status(cluster)).collect(),
+        }
+    }
+
+    /// The state of a cluster of the current table.
+    pub fn cluster_status(&self, cluster: &Cluster) -> ClusterStatus {
+        ClusterStatus {
             id: cluster.id,
             name: cluster.name.clone(),
             backends: cluster.backends.iter().map(|b| self.backend_status(cluster, b)).collect(),
             paused: self.pauses().get(&cluster.name).cloned(),
             waits: cluster.waits.clone(),
             unresolved: self.unresolved(&cluster.name),
-        });
-        Status {
-            generation: self.generation,
-            epoch: self.epoch,
-            draining_since_ms: self.drain.as_ref().map(|d| d.since_ms),
-            clusters: clusters.collect(),
         }
+    }
+
+    /// Whether a drain has begun.
+    pub fn is_draining(&self) -> bool {
+        self.drain.is_some()
     }
 
     fn backend_status(&self, cluster: &Cluster, backend: &Backend) -> BackendStatus {

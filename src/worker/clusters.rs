@@ -314,7 +314,6 @@ impl<S: Stream> Clusters<S> {
     /// One tick: closes pooled connections that have idled too long or that the backend has closed, and drops suspicions
     /// that are over. Takes more than one turn where many connections are to be looked at.
     pub async fn tick<N: Net<Stream = S>>(&self, net: &N, now: u32) {
-        let mut suspicions = 0;
         let mut calls = 0;
         let backends: Vec<_> = self.backends.borrow().values().cloned().collect();
         let mut spent = Vec::new();
@@ -337,15 +336,14 @@ impl<S: Stream> Clusters<S> {
             if let Some(cell) = backend.cells.all().get(backend.core) {
                 set(&cell.pooled, backend.pool.len() as u32);
             }
-            if let Some(suspicion) = backend.suspicion.get() {
-                if backend.heads_of_all() == suspicion.heads && now < suspicion.until {
-                    suspicions += 1;
-                } else {
-                    backend.suspicion.set(None);
-                }
+            if let Some(suspicion) = backend.suspicion.get()
+                && (backend.heads_of_all() != suspicion.heads || now >= suspicion.until)
+            {
+                backend.suspicion.set(None);
             }
         }
-        self.suspicions.set(suspicions);
+        // At once: in the turns before, others may have come.
+        self.suspicions.set(backends.iter().filter(|backend| backend.suspicion.get().is_some()).count());
         self.clusters.borrow().values().for_each(|cluster| cluster.budget.tick(cluster.rule, now));
         self.look_at_permits();
     }

@@ -77,7 +77,7 @@ impl<S: Stream> Pool<S> {
                 return Some(idle.stream);
             }
             if now < idle.until {
-                self.keeps.set(false);
+                self.reused(false);
             }
             idle.stream.close();
             if once {
@@ -101,6 +101,10 @@ impl<S: Stream> Pool<S> {
     /// A pooled connection has (or has not) brought an answer.
     pub fn reused(&self, well: bool) {
         self.keeps.set(well);
+        if !well {
+            // What was seen before counts no more.
+            self.first_since_us.set(0);
+        }
     }
 
     /// Puts a connection back that may be used again; closes it where it may not be kept.
@@ -134,7 +138,6 @@ impl<S: Stream> Pool<S> {
             let keep = alive && now < entry.until;
             if keep {
                 oldest_alive = oldest_alive.max(age);
-                self.keeps.set(self.keeps.get() || age > 0);
             } else if !alive {
                 let (least, most) = closed_ages.unwrap_or((age, age));
                 closed_ages = Some((least.min(age), most.max(age)));
@@ -144,7 +147,9 @@ impl<S: Stream> Pool<S> {
         spent.extend(taken.map(|entry| entry.stream));
         if idle.len() < before {
             self.all.set(self.all.get() - (before - idle.len()));
-            self.first_since_us.set(0);
+            // Whoever is the first now has idled from now on at least.
+            let first = !idle.is_empty() && !self.keeps.get();
+            self.first_since_us.set(if first { net.now_us() } else { 0 });
         }
         // An idle timeout closes at one age and spares nothing older; a restart closes connections of all ages.
         if let Some((least, most)) = closed_ages

@@ -1,10 +1,10 @@
 //! What `ringway explain` says is what happens.
 
-use crate::client::{Client, Response};
-use crate::harness::{Driver, Ringway, Scratch, cli, lossy, on_both_drivers};
+use crate::client::{Client, Response, get};
+use crate::harness::{Driver, Ringway, Scratch, cli, lossy, on_both_drivers, seconds};
 use crate::origin::{Origin, ok};
 use ringway::control::start;
-use ringway::explain::{Explanation, Question, explain};
+use ringway::explain::{Explanation, Question, explain, no_notes};
 use serde_json::{Value, json};
 
 /// Requests of each random series.
@@ -91,7 +91,7 @@ fn compare(told: &Explanation, got: &Response, sent: &str) {
     let by = got.one("x-by").unwrap_or_else(|| panic!("{}", about()));
     let backend = cluster.backends.iter().find(|b| b.name == by).unwrap_or_else(|| panic!("{}", about()));
     assert!(backend.candidate, "{}", about());
-    assert!(!cluster.sure || cluster.pick.as_ref() == Some(&by), "{}", about());
+    assert!(cluster.pick.is_none_or(|index| cluster.backends[index].name == by), "{}", about());
     if !got.body.is_empty() {
         assert_eq!(without_id(&got.text()), without_id(told.forwarded.as_deref().unwrap_or_default()), "{}", about());
     }
@@ -111,27 +111,35 @@ fn a_series(driver: Driver, trusted: &[&str]) {
     let mut config = config(&origins);
     config["listeners"] = json!({ "main": { "trusted_proxies": trusted, "health_path": "/px" } });
     let ringway = Ringway::start(driver, config);
-    let (snapshot, unresolved) = start::dry(&ringway.scratch.path("config.json")).expect("a good config");
+    let (snapshot, unresolved) = start::dry(&ringway.scratch.path("config.json"), None).expect("a good config");
     assert!(unresolved.is_empty());
-    let mut dice = Dice(7);
+    let mut dice = Dice(7 + 2 * trusted.len() as u64 + u64::from(driver == Driver::Epoll));
     let mut client = Client::to(&ringway);
     let (mut sure, mut went_on) = (0, 0);
     for _ in 0..REQUESTS {
         let (bytes, method) = request(&mut dice);
         let peer = client_address();
-        let question =
-            Question { head: bytes.clone(), peer, listener: Some("main".into()), port: ringway.address.port() };
-        let told = explain(&snapshot, true, &question);
+        let question = Question {
+            head: bytes[..head_of(&bytes)].to_vec(),
+            peer,
+            listener: Some("main".into()),
+            port: ringway.address.port(),
+        };
+        let told = explain(&snapshot, true, &no_notes, &question).expect("a listener of that name");
         client.send(&bytes);
         let got = client.response_to(method);
         compare(&told, &got, &lossy(&bytes));
         went_on += usize::from(told.forwarded.is_some());
-        sure += usize::from(told.cluster.is_some_and(|cluster| cluster.sure));
+        sure += usize::from(told.cluster.is_some_and(|cluster| cluster.pick.is_some()));
         if got.says_close() {
             client = Client::to(&ringway);
         }
     }
     assert!(sure > REQUESTS / 10 && went_on > REQUESTS / 3, "{sure} and {went_on} of {REQUESTS}");
+}
+
+fn head_of(bytes: &[u8]) -> usize {
+    crate::message::head_end(bytes).expect("a whole head")
 }
 
 fn client_address() -> std::net::IpAddr {
@@ -162,7 +170,7 @@ fn a_config_file_is_asked() {
     assert_eq!(out.status.code(), Some(0), "{} {}", lossy(&out.stdout), lossy(&out.stderr));
     let told: Value = serde_json::from_slice(&out.stdout).expect("JSON");
     assert_eq!((&told["rule"], &told["beaten"][0]["rule"]), (&json!("app.test"), &json!("*")), "{told:#}");
-    assert_eq!((&told["cluster"]["pick"], &told["cluster"]["sure"]), (&json!("b1"), &json!(true)), "{told:#}");
+    assert_eq!(told["cluster"]["pick"], json!(0), "{told:#}");
     assert!(lossy(&out.stderr).contains("no-such-host.invalid: "), "{}", lossy(&out.stderr));
     assert_eq!(origin.connections(), 0, "nothing is sent");
     for (args, code, says) in [
@@ -175,4 +183,54 @@ fn a_config_file_is_asked() {
         let all = format!("{}{}", lossy(&out.stdout), lossy(&out.stderr));
         assert!(out.status.code() == Some(code) && all.contains(says), "{args:?}: {:?} {all}", out.status);
     }
+}
+
+#[test]
+fn the_running_proxy_is_asked() {
+    let (one, two) = (Origin::fixed(ok("1")), Origin::fixed(ok("2")));
+    let config = json!({
+        "clusters": { "app": { "backends": { "b1": one.address().to_string(), "b2": two.address().to_string() } } },
+        "routes": { "*": "app" }
+    });
+    let ringway = Ringway::start(Driver::Epoll, config);
+    let socket = ringway.scratch.path("control.sock");
+    let ask = |expected: i32| -> Value {
+        let url = format!("http://any.test:{}/x", ringway.address.port());
+        let socket = socket.to_str().expect("a path of ASCII");
+        let args = ["explain", "--live", "--socket", socket, "GET", &url, "--json"];
+        let out = cli(&args, &ringway.scratch.path(""));
+        assert_eq!(out.status.code(), Some(expected), "{} {}", lossy(&out.stdout), lossy(&out.stderr));
+        serde_json::from_slice(&out.stdout).expect("JSON")
+    };
+    let told = ask(0);
+    assert_eq!((&told["listener"], &told["rule"]), (&json!("main"), &json!("*")), "{told:#}");
+    assert_eq!(told["cluster"]["pick"], json!(null), "{told:#}");
+
+    drop(two);
+    for _ in 0..20 {
+        assert_eq!(get(&ringway, "/").text(), "1");
+    }
+    ringway.wait_state("b2", "down", seconds(5));
+    let told = ask(0);
+    let [b1, b2] = [&told["cluster"]["backends"][0], &told["cluster"]["backends"][1]];
+    assert_eq!((&b1["candidate"], &b2["skipped"]), (&json!(true), &json!("down")), "{told:#}");
+    assert!(b2["why"].as_str().is_some_and(|why| why.contains("connect")), "{told:#}");
+    assert!(b2["seconds"].as_u64().is_some_and(|seconds| seconds < 30), "{told:#}");
+    assert_eq!(told["cluster"]["pick"], json!(0), "{told:#}");
+
+    assert!(ringway.ctl(&["pause", "app"]).status.success());
+    assert_eq!(ask(0)["cluster"]["waits"], json!("the cluster is paused"));
+    assert!(ringway.ctl(&["resume", "app"]).status.success());
+    assert!(ringway.ctl(&["backend", "maint", "app/b1", "--why", "disk"]).status.success());
+    // Whoever is left counts as up, whatever is known of it.
+    let told = ask(0);
+    assert_eq!(told["cluster"]["backends"][0]["skipped"], json!("in maintenance, by an operator"), "{told:#}");
+    assert!(
+        told["cluster"]["backends"][0]["why"].as_str().is_some_and(|why| why.starts_with("disk; uid ")),
+        "{told:#}"
+    );
+    assert_eq!(told["cluster"]["pick"], json!(1), "{told:#}");
+    assert!(ringway.ctl(&["backend", "maint", "app/b2"]).status.success());
+    assert_eq!(ask(1)["answer"]["reason"], json!("NO_BACKEND"));
+    assert_eq!(get(&ringway, "/").status, 503);
 }

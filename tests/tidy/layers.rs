@@ -44,6 +44,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "config",
             "cores",
             "event",
+            "explain",
             "http",
             "malformed",
             "metrics",

@@ -11,7 +11,7 @@ const ONLY: &[(&str, &[&str], &str)] = &[
     ("serde", &["config/", "control/", "ctl", "access_log/", "explain/"], "only what reads config or prints JSON"),
     (
         "serde_json",
-        &["config/", "control/", "ctl", "access_log/", "parse/", "main.rs", "demo"],
+        &["config/", "control/", "ctl", "access_log/", "explain/", "parse/", "main.rs", "demo"],
         "only what prints JSON",
     ),
     ("schemars", &["config/"], "the schema is derived from the config file's shape"),
