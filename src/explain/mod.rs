@@ -12,7 +12,6 @@ use crate::config::{Address, Listener, Settings};
 use crate::exchange::{Reason, answered_here, is_too_large};
 use crate::http::forwarded;
 use crate::http::head::{HeadScan, RequestHead, Scan};
-use crate::http::reject::Reject;
 use crate::http::rewrite::{self, RequestRewrite};
 use crate::publish::Snapshot;
 use crate::route::balance::{Ask, Balancer, Tried};
@@ -191,7 +190,7 @@ pub fn no_notes(_: &Cluster) -> Vec<Note> {
 /// backends, in their order.
 ///
 /// # Errors
-/// There is no listener of the name that was asked for.
+/// There is no listener of the name that was asked for, or the question is not one head.
 pub fn explain(
     snapshot: &Snapshot,
     ready: bool,
@@ -205,20 +204,20 @@ pub fn explain(
     }
     let mut told = Explanation { listener: listener.map(|l| l.name.clone()), ..Explanation::default() };
     let bytes = &question.head[..];
-    match HeadScan::default().request(bytes) {
+    let mut head = RequestHead::default();
+    let judged = match HeadScan::default().request(bytes) {
         Ok(Scan::Partial) => return Err("the head does not end".to_owned()),
         Ok(Scan::Complete(len)) if len < bytes.len() => return Err(format!("bytes behind the head, from {len} on")),
-        // A fault is told as one of the head.
-        _ => {}
-    }
-    // Behind a Unix listener nobody has an address.
-    let peer = listener.is_none_or(|l| !matches!(l.address, Address::Unix(_))).then_some(question.peer);
-    let mut head = RequestHead::default();
-    if let Err(reject) = judge(&mut head, bytes, settings) {
+        Ok(Scan::Complete(_)) => head.parse(bytes, settings.underscores),
+        Err(reject) => Err(reject),
+    };
+    if let Err(reject) = judged {
         let fault = Some((reject.at, reject.fault.clause().to_owned()));
         told.answer = Some(Answer { fault, ..answer(reject.status, Reason::Rejected(reject.fault)) });
         return Ok(told);
     }
+    // Behind a Unix listener nobody has an address.
+    let peer = listener.is_none_or(|l| !matches!(l.address, Address::Unix(_))).then_some(question.peer);
     let trusts = |ip: IpAddr| listener.is_some_and(|l| l.trusts(ip));
     let client = forwarded::client(&head, bytes, peer, &trusts);
     told.trusted = peer.is_some_and(trusts);
@@ -264,15 +263,6 @@ pub fn explain(
     }
     told.cluster = Some(cluster);
     Ok(told)
-}
-
-/// The head, if it is good and all of the question.
-fn judge(head: &mut RequestHead, bytes: &[u8], settings: &Settings) -> Result<(), Reject> {
-    let len = match HeadScan::default().request(bytes)? {
-        Scan::Complete(len) => len,
-        Scan::Partial => bytes.len(),
-    };
-    head.parse(&bytes[..len], settings.underscores)
 }
 
 /// Whom the cluster has for a request with this key: asked of a balancer that has picked nobody yet.
