@@ -9,6 +9,7 @@ use ringway::ctl::arguments::{Asked, CtlCommand};
 use ringway::explain::{Explanation, Question};
 use ringway::http::Method;
 use ringway::parse::Side;
+use ringway::publish::Snapshot;
 use ringway::worker::net::machine;
 use ringway::{ctl, demo, doctor, explain, parse, worker};
 use std::io::{Read, Write};
@@ -312,20 +313,14 @@ fn ask_live(socket: Option<PathBuf>, question: Question) -> Result<Explanation, 
 }
 
 fn ask_file(config: Option<PathBuf>, question: &Question) -> Result<Explanation, (String, i32)> {
-    let ask = |file: &Path, cluster: Option<&str>| {
-        let (snapshot, unresolved) = start::dry(file, cluster).map_err(|why| (why, BAD_CONFIG))?;
-        let told = explain::explain(&snapshot, true, &explain::no_notes, question).map_err(|why| (why, BAD_USAGE))?;
-        Ok((told, unresolved))
-    };
+    let ask = |snapshot: &Snapshot| explain::explain(snapshot, true, &explain::no_notes, question);
     let file = start::config_file(config).map_err(|why| (why, BAD_CONFIG))?;
-    // Only the names that matter are looked up.
-    let (told, _) = ask(&file, None)?;
-    let Some(cluster) = &told.cluster else { return Ok(told) };
-    let (told, unresolved) = ask(&file, Some(&cluster.name))?;
+    let matters = |snapshot: &Snapshot| Some(ask(snapshot).ok()?.cluster?.name);
+    let (snapshot, unresolved) = start::dry(&file, matters).map_err(|why| (why, BAD_CONFIG))?;
     for name in unresolved {
         complain(&format!("ringway explain: {name}"), GOOD);
     }
-    Ok(told)
+    ask(&snapshot).map_err(|why| (why, BAD_USAGE))
 }
 
 fn control(Ctl { socket, json, command }: Ctl) -> i32 {

@@ -96,24 +96,27 @@ pub fn config_file(named: Option<PathBuf>) -> Result<PathBuf, String> {
         .ok_or_else(|| format!("no config: neither {} nor {} is there", DEFAULT_FILES[0], DEFAULT_FILES[1]))
 }
 
-/// What workers would run on by this config, with every backend up. Of names only those of this cluster are looked up;
-/// for each that does not resolve, the reason is returned.
+/// What workers would run on by this config, with every backend up. Of names only those of the cluster that `matters` are
+/// looked up; for each that does not resolve, the reason is returned.
 ///
 /// # Errors
 /// The faults of the config, or what is wrong with the file.
-pub fn dry(file: &Path, cluster: Option<&str>) -> Result<(Snapshot, Vec<String>), String> {
+pub fn dry(file: &Path, matters: impl FnOnce(&Snapshot) -> Option<String>) -> Result<(Snapshot, Vec<String>), String> {
     let text = read_config(file)?;
     let plan = check::load(&text, &file.to_string_lossy()).map_err(|faults| faults.to_string())?;
+    let run = |names| Supervisor::new(plan.clone(), 1, names).map_err(|refusal| refusal.to_string());
+    let snapshot = run(Resolutions::default())?.snapshot();
+    let cluster = matters(&snapshot).and_then(|name| plan.clusters.get(&name));
     let mut names = Resolutions::default();
     let mut failures = Vec::new();
-    for backend in cluster.and_then(|name| plan.clusters.get(name)).iter().flat_map(|cluster| &cluster.backends) {
+    for backend in cluster.iter().flat_map(|cluster| &cluster.backends) {
         let Address::Name(name, _) = &backend.address else { continue };
         let answer = resolve::system(name).map_err(|e| e.to_string());
         failures.extend(answer.as_ref().err().map(|why| format!("{name}: {why}")));
         names.record(name, answer);
     }
-    let supervisor = Supervisor::new(plan, 1, names).map_err(|refusal| refusal.to_string())?;
-    Ok((supervisor.snapshot(), failures))
+    let snapshot = if names == Resolutions::default() { snapshot } else { run(names)?.snapshot() };
+    Ok((snapshot, failures))
 }
 
 /// Finds, reads and checks the config.

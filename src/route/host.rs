@@ -85,6 +85,18 @@ pub(super) fn labels(key: &[u8]) -> usize {
     1 + key.iter().filter(|b| **b == b'.').count()
 }
 
+/// What stands behind each dot of a key that a label stands before, the longest first, each with its number of labels: all
+/// suffixes that a wildcard may have. The bytes of an address are no labels.
+#[inline]
+pub(super) fn suffixes(key: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let name = if key.first() == Some(&b'[') { &[][..] } else { key };
+    let mut labels = labels(name);
+    name.iter().enumerate().filter(|(_, byte)| **byte == b'.').filter_map(move |(at, _)| {
+        labels -= 1;
+        (at > 0).then(|| (labels, &name[at + 1..]))
+    })
+}
+
 #[cold]
 fn literal<'a>(host: &[u8], buffer: &'a mut [u8; HOST_BYTES_MAX]) -> Option<&'a [u8]> {
     let inner = host.strip_prefix(b"[")?.strip_suffix(b"]")?;

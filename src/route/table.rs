@@ -309,9 +309,7 @@ impl RouteTable {
             if let Some(paths) = self.exact.get(key) {
                 return Some(paths);
             }
-            // The bytes of an address are no labels.
             if self.wildcard_labels != 0
-                && key[0] != b'['
                 && let Some(paths) = self.wildcard_of(key)
             {
                 return Some(paths);
@@ -322,17 +320,14 @@ impl RouteTable {
 
     /// Tries the suffixes behind each dot, the longest first, but only those of a length that exists.
     fn wildcard_of(&self, key: &[u8]) -> Option<&Paths> {
-        let mut labels = host::labels(key) - 1;
-        for (at, _) in key.iter().enumerate().filter(|(_, byte)| **byte == b'.') {
-            // What stands before the suffix is a label at least; a suffix of more labels than bits is in no table.
-            if at > 0
-                && labels < u128::BITS as usize
+        for (labels, suffix) in host::suffixes(key) {
+            // A suffix of more labels than bits is in no table.
+            if labels < u128::BITS as usize
                 && self.wildcard_labels >> labels & 1 == 1
-                && let Some(paths) = self.wildcards.get(&key[at + 1..])
+                && let Some(paths) = self.wildcards.get(suffix)
             {
                 return Some(paths);
             }
-            labels -= 1;
         }
         None
     }

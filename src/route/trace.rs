@@ -48,8 +48,7 @@ impl RouteTable {
         let mut found = Vec::new();
         if let Some(key) = host::key(host, &mut buffer) {
             found.extend(self.exact.get(key));
-            let dots = key.iter().enumerate().filter(|(at, byte)| **byte == b'.' && *at > 0 && key[0] != b'[');
-            found.extend(dots.filter_map(|(at, _)| self.wildcards.get(&key[at + 1..])));
+            found.extend(host::suffixes(key).filter_map(|(_, suffix)| self.wildcards.get(suffix)));
         }
         found.extend(&self.default);
         found

@@ -111,7 +111,7 @@ fn a_series(driver: Driver, trusted: &[&str]) {
     let mut config = config(&origins);
     config["listeners"] = json!({ "main": { "trusted_proxies": trusted, "health_path": "/px" } });
     let ringway = Ringway::start(driver, config);
-    let (snapshot, unresolved) = start::dry(&ringway.scratch.path("config.json"), None).expect("a good config");
+    let (snapshot, unresolved) = start::dry(&ringway.scratch.path("config.json"), |_| None).expect("a good config");
     assert!(unresolved.is_empty());
     let mut dice = Dice(7 + 2 * trusted.len() as u64 + u64::from(driver == Driver::Epoll));
     let mut client = Client::to(&ringway);
