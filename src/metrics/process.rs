@@ -25,7 +25,7 @@ pub struct Process {
 }
 
 /// Reloads so far; the config of the start is none.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reloads {
     /// Done.
     pub done: u64,

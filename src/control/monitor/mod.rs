@@ -19,7 +19,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
-use text::Writer;
+use text::{Outdated, Writer};
 
 const INDEX: &str = "/live     200 while control and every core run\n\
                      /ready    200 while traffic is welcome\n\
@@ -124,7 +124,7 @@ impl Control {
                 Page::Index => listening.server.answer(client, Answer::text(200, INDEX), now),
                 Page::Live => listening.server.answer(client, self.live(now), now),
                 Page::Ready => listening.server.answer(client, self.ready(), now),
-                Page::Metrics => match listening.writer.fresh(now) {
+                Page::Metrics => match listening.writer.fresh(self.monitor.reloads, now) {
                     Some(body) => listening.server.answer(client, metrics_answer(body), now),
                     None => {
                         let written_us = listening.writer.took_us();
@@ -134,10 +134,17 @@ impl Control {
                 },
             }
         }
-        if let Some(body) = listening.writer.take() {
-            for client in listening.waiting.drain(..) {
-                listening.server.answer(client, metrics_answer(body.clone()), now);
+        match listening.writer.take(self.monitor.reloads) {
+            Some(Ok(body)) => {
+                for client in listening.waiting.drain(..) {
+                    listening.server.answer(client, metrics_answer(body.clone()), now);
+                }
             }
+            Some(Err(Outdated)) if !listening.waiting.is_empty() => {
+                let written_us = listening.writer.took_us();
+                listening.writer.order(|| self.sources(written_us));
+            }
+            Some(Err(Outdated)) | None => {}
         }
         self.monitor.listening = Some(listening);
     }

@@ -1,7 +1,7 @@
 //! The thread that writes the metrics: with thousands of backends that takes longer than control may stand still.
 
 use crate::limits;
-use crate::metrics::{self, Sources, Vitals};
+use crate::metrics::{self, Reloads, Sources, Vitals};
 use crate::worker::net::machine;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::io;
@@ -16,9 +16,14 @@ pub(super) struct Writer {
     latest: Option<Text>,
 }
 
+/// A text from before a reload.
+pub(super) struct Outdated;
+
 #[derive(Clone)]
 struct Text {
     body: Arc<Vec<u8>>,
+    /// Those that it counts.
+    reloads: Reloads,
     done: Instant,
     took: Duration,
 }
@@ -46,11 +51,12 @@ impl Writer {
         Ok(Writer { orders, texts, under_way: false, latest: None })
     }
 
-    /// The latest text, as long as it may be used again: see `limits::METRICS_REST`.
-    pub(super) fn fresh(&self, now: Instant) -> Option<Arc<Vec<u8>>> {
+    /// The latest text, as long as it may be used again: see `limits::METRICS_REST`. Whoever has been told of a reload finds it
+    /// counted.
+    pub(super) fn fresh(&self, reloads: Reloads, now: Instant) -> Option<Arc<Vec<u8>>> {
         let text = self.latest.as_ref()?;
         let age = now.saturating_duration_since(text.done);
-        (age < text.took * limits::METRICS_REST).then(|| text.body.clone())
+        (text.reloads == reloads && age < text.took * limits::METRICS_REST).then(|| text.body.clone())
     }
 
     /// Has a text written, unless one is under way.
@@ -59,11 +65,12 @@ impl Writer {
         self.under_way = self.under_way || self.orders.try_send(sources()).is_ok();
     }
 
-    /// A text that was finished since the last call.
-    pub(super) fn take(&mut self) -> Option<Arc<Vec<u8>>> {
+    /// A text that was finished since the last call. If there was a reload meanwhile it is another that is wanted.
+    pub(super) fn take(&mut self, reloads: Reloads) -> Option<Result<Arc<Vec<u8>>, Outdated>> {
         let text = self.texts.try_recv().ok()?;
         self.under_way = false;
-        self.latest.insert(text).body.clone().into()
+        let text = self.latest.insert(text);
+        Some(if text.reloads == reloads { Ok(text.body.clone()) } else { Err(Outdated) })
     }
 
     /// Microseconds that the latest text took.
@@ -75,10 +82,11 @@ impl Writer {
 fn write(mut sources: Sources, bytes: usize) -> Text {
     let begin = Instant::now();
     sources.process.vitals = vitals();
+    let reloads = sources.process.reloads;
     // The text before this one was about as long.
     let mut text = String::with_capacity(bytes + bytes / 16 + 4096);
     metrics::write(sources, &mut text);
-    Text { body: Arc::new(text.into_bytes()), done: Instant::now(), took: begin.elapsed() }
+    Text { body: Arc::new(text.into_bytes()), reloads, done: Instant::now(), took: begin.elapsed() }
 }
 
 fn vitals() -> Vitals {
@@ -95,6 +103,23 @@ fn vitals() -> Vitals {
 mod tests {
     use super::*;
     use std::fs::File;
+
+    #[test]
+    fn a_text_from_before_a_reload_is_not_given_after_it() {
+        let (orders, _from_control) = bounded(1);
+        let (finished, texts) = bounded(1);
+        let mut writer = Writer { orders, texts, under_way: true, latest: None };
+        let (then, now) = (Reloads::default(), Reloads { rejected: 1, refused: true, ..Reloads::default() });
+        let at = Instant::now();
+        let text = |reloads| Text { body: Arc::default(), reloads, done: at, took: Duration::from_secs(1) };
+        finished.send(text(then)).expect("room");
+        assert!(writer.take(now).is_some_and(|text| text.is_err()));
+        assert!(writer.fresh(then, at).is_some() && writer.fresh(now, at).is_none());
+        finished.send(text(now)).expect("room");
+        assert!(writer.take(now).is_some_and(|text| text.is_ok()));
+        assert!(writer.fresh(now, at).is_some());
+        assert!(writer.fresh(now, at + Duration::from_secs(10)).is_none());
+    }
 
     #[test]
     fn the_system_says_what_it_knows() {
