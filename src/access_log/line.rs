@@ -52,6 +52,9 @@ pub static NOTHING: More<'static> = More {
     user_agent: None,
     referer: None,
     request_id: RequestId::None,
+    rule: None,
+    skipped: None,
+    key: None,
 };
 
 /// What a line tells only if it is asked to; whatever is not asked for may be left as in [`NOTHING`].
@@ -75,6 +78,12 @@ pub struct More<'a> {
     pub referer: Option<&'a [u8]>,
     /// X-Request-Id as it went to the backend.
     pub request_id: RequestId<'a>,
+    /// The route that took it, if one did.
+    pub rule: Option<&'a str>,
+    /// Who could not be picked and why, if a backend was looked for.
+    pub skipped: Option<&'a str>,
+    /// What it was hashed by, if its cluster hashes and it has that.
+    pub key: Option<&'a str>,
 }
 
 /// The X-Request-Id of an exchange.
@@ -95,12 +104,16 @@ const AGENT_BYTES_MAX: usize = 512;
 const REFERER_BYTES_MAX: usize = 1024;
 const ID_BYTES_MAX: usize = 128;
 const ENDPOINT_BYTES_MAX: usize = 128;
+const RULE_BYTES_MAX: usize = 512;
+const SKIPPED_BYTES_MAX: usize = 512;
 
 /// Bytes of all texts of a line, none of which may need more than six times as many.
 const TEXT_BYTES_MAX: usize = limits::LOG_PATH_BYTES_MAX
     + HOST_BYTES_MAX
     + METHOD_BYTES_MAX
-    + 3 * NAME_BYTES_MAX
+    + 4 * NAME_BYTES_MAX
+    + RULE_BYTES_MAX
+    + SKIPPED_BYTES_MAX
     + AGENT_BYTES_MAX
     + REFERER_BYTES_MAX
     + ID_BYTES_MAX
@@ -120,7 +133,8 @@ impl Record<'_> {
         let more = self.more;
         let kept = if let RequestId::Kept(id) = more.request_id { id.len() } else { 0 };
         let texts = [more.user_agent, more.referer].map(|text| text.map_or(0, <[u8]>::len));
-        let names = [self.cluster, self.backend, more.listener].map(|name| name.map_or(0, str::len));
+        let names = [self.cluster, self.backend, more.listener, more.rule, more.skipped, more.key]
+            .map(|name| name.map_or(0, str::len));
         let wire = self.method.len() + self.host.len() + self.path.len() + kept;
         let all = wire + texts.iter().sum::<usize>() + names.iter().sum::<usize>() + ENDPOINT_BYTES_MAX;
         (6 * all + REST_BYTES_MAX).min(LINE_BYTES_MAX)
@@ -316,6 +330,15 @@ fn value<'a, F: Form>(r: &Record, field: LogField, second: &mut Second, room: Ro
             RequestId::Made(id) => marked::<F, _>(b",\"request_id\":", |room| hex(id, room), room),
             RequestId::Kept(id) => wire::<F, _>(b",\"request_id\":", Some(id), ID_BYTES_MAX, room),
         },
+        LogField::Rule => {
+            let key = F::key(b",\"rule\":", room);
+            match more.rule {
+                Some(rule) => F::word(rule.as_bytes(), RULE_BYTES_MAX, key),
+                None => key.put_all(F::ABSENT),
+            }
+        }
+        LogField::Skipped => wire::<F, _>(b",\"skipped\":", more.skipped.map(str::as_bytes), SKIPPED_BYTES_MAX, room),
+        LogField::Key => name::<F, _>(b",\"key\":", more.key, room),
     }
 }
 
@@ -392,7 +415,7 @@ pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const EVERY: [LogField; 30] = {
+    const EVERY: [LogField; 33] = {
         use LogField::*;
         [
             Time,
@@ -425,6 +448,9 @@ pub(super) mod tests {
             UserAgent,
             Referer,
             RequestId,
+            Rule,
+            Skipped,
+            Key,
         ]
     };
 
@@ -519,17 +545,23 @@ pub(super) mod tests {
             user_agent: Some(b"curl \"8\""),
             referer: None,
             request_id: RequestId::Made(0xabc),
+            rule: Some("*.example/x"),
+            skipped: Some("b2=down b3=full"),
+            key: Some("00ff"),
         };
         let r = Record { more: &more, ..record(&phases) };
         let fields = {
             use LogField::*;
-            [Reason, Endpoint, Reused, UserAgent, Referer, Received, Version, Scheme, Listener, RequestId]
+            [
+                Reason, Endpoint, Reused, UserAgent, Referer, Received, Version, Scheme, Listener, RequestId, Rule,
+                Skipped, Key,
+            ]
         };
         assert_eq!(
             line_of(&r, LogFormat::Text, &fields),
             concat!(
                 r#"OK 127.0.0.1:9001 true "curl \x228\x22" - 64 HTTP/1.1 https main "#,
-                "00000000000000000000000000000abc\n"
+                "00000000000000000000000000000abc *.example/x \"b2=down b3=full\" 00ff\n"
             )
         );
         assert_eq!(
@@ -537,7 +569,8 @@ pub(super) mod tests {
             concat!(
                 r#"{"reason":"OK","endpoint":"127.0.0.1:9001","reused":true,"user_agent":"curl \"8\"","referer":null,"#,
                 r#""received":64,"version":"HTTP/1.1","scheme":"https","listener":"main","#,
-                r#""request_id":"00000000000000000000000000000abc"}"#,
+                r#""request_id":"00000000000000000000000000000abc","rule":"*.example/x","#,
+                r#""skipped":"b2=down b3=full","key":"00ff"}"#,
                 "\n"
             )
         );
@@ -567,7 +600,18 @@ pub(super) mod tests {
         let r =
             Record { client: None, cluster: None, backend: None, method: b"", host: b"", path: b"", ..record(&phases) };
         let v = parsed(&r);
-        for name in ["client", "cluster", "backend", "listener", "endpoint", "reused", "user_agent", "request_id"] {
+        for name in [
+            "client",
+            "cluster",
+            "backend",
+            "listener",
+            "endpoint",
+            "reused",
+            "user_agent",
+            "request_id",
+            "rule",
+            "key",
+        ] {
             assert!(v[name].is_null(), "{name}: {v}");
         }
         assert_eq!((&v["path"], &v["method"]), (&"".into(), &"".into()));
@@ -630,6 +674,9 @@ pub(super) mod tests {
             user_agent: Some(&evil),
             referer: Some(&evil),
             request_id: RequestId::Kept(&evil),
+            rule: Some(&name),
+            skipped: Some(&name),
+            key: Some(&name),
         };
         let r = Record {
             time: u64::MAX,

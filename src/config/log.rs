@@ -68,6 +68,12 @@ pub enum LogField {
     Referer,
     /// X-Request-Id as the backend got it.
     RequestId,
+    /// The route that took it, as the config has it.
+    Rule,
+    /// Backends of the cluster that could not be picked at the last attempt, each with the reason.
+    Skipped,
+    /// Hash of what its cluster hashes by, in hex.
+    Key,
 }
 
 use LogField::*;
@@ -140,6 +146,11 @@ impl LogFields {
             set
         };
         self.set & !SET == 0
+    }
+
+    /// One of them tells how the backend was picked.
+    pub fn tell_pick(&self) -> bool {
+        [Rule, Skipped, Key].iter().any(|field| self.has(*field))
     }
 
     /// In their order.

@@ -15,12 +15,12 @@ use crate::http::head::{HeadScan, RequestHead, Scan};
 use crate::http::rewrite::{self, RequestRewrite};
 use crate::publish::Snapshot;
 use crate::route::balance::{Ask, Balancer, Tried};
-use crate::route::health::{STATES, Standing, State};
+use crate::route::health::{STATES, State};
+use crate::route::skip::{Skip, in_flight, is_full, skips};
 use crate::route::table::{Backend, Balance, Cluster, HashBy};
 use crate::route::trace::Beaten;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
-use std::sync::atomic::Ordering::Relaxed;
 
 pub use text::{json, text};
 
@@ -268,37 +268,19 @@ pub fn explain(
 /// Whom the cluster has for a request with this key: asked of a balancer that has picked nobody yet.
 fn see(snapshot: &Snapshot, cluster: &Cluster, key: Option<u64>, notes: Vec<Note>) -> ClusterSeen {
     let mut balancer = Balancer::new(cluster, 0, 1);
-    let mut tried = Tried::default();
-    let mut pick = None;
-    let mut full = false;
-    // As a core does that finds the first one full.
-    while let Some(next) = balancer.pick(cluster, &snapshot.states, Ask { tried: &tried, key, in_flight: 0, epoch: 1 })
-    {
-        full = is_full(&cluster.backends[next.index]);
-        if !full || !tried.has_room() {
-            pick = Some(next.index).filter(|_| !full);
-            break;
-        }
-        tried.add(next.index);
-    }
+    let (pick, full) = pick(cluster, &snapshot.states, key, (&mut balancer, 1));
     let candidates: Vec<usize> = balancer.candidates().map(|pick| pick.index).collect();
-    let free = |index: &usize| !cluster.backends[*index].backup && !is_full(&cluster.backends[*index]);
-    let primaries = candidates.iter().any(free);
-    let skipped = |index: usize, backend: &Backend, standing: Standing| {
-        let may = candidates.contains(&index);
-        match standing {
-            _ if may && is_full(backend) => Some(format!("has as many exchanges as it may: {}", backend.max_conns)),
-            _ if may && backend.backup && primaries => Some("a backup, for when no other one is left".into()),
-            _ if may => None,
-            Standing::Drain => Some("drained by an operator".into()),
-            Standing::Maint => Some("in maintenance, by an operator".into()),
-            Standing::Down | Standing::Up => Some("down".into()),
-        }
+    let skips = skips(cluster, &snapshot.states, &candidates, &|_| None, &is_full);
+    let skipped = |skip: Skip, backend: &Backend| match skip {
+        Skip::Full => format!("has as many exchanges as it may: {}", backend.max_conns),
+        Skip::Backup => "a backup, for when no other one is left".to_owned(),
+        Skip::Drain => "drained by an operator".to_owned(),
+        Skip::Maint => "in maintenance, by an operator".to_owned(),
+        Skip::Down | Skip::Tried | Skip::Suspected => skip.word().to_owned(),
     };
     let mut notes = notes.into_iter();
-    let backend = |(index, backend): (usize, &Backend)| {
+    let backend = |((index, backend), skip): ((usize, &Backend), Option<Skip>)| {
         let state = snapshot.states.get(cluster.first_state + index).copied().unwrap_or(State::up(1));
-        let skipped = skipped(index, backend, state.standing);
         let note = notes.next();
         BackendSeen {
             name: backend.name.clone(),
@@ -306,13 +288,13 @@ fn see(snapshot: &Snapshot, cluster: &Cluster, key: Option<u64>, notes: Vec<Note
             weight: backend.weight,
             in_flight: in_flight(backend),
             state: STATES[state.index()].to_owned(),
-            candidate: skipped.is_none(),
+            candidate: skip.is_none(),
             why: note.as_ref().map(|note| note.why.clone()).filter(|why| !why.is_empty()),
             seconds: note.map(|note| note.seconds),
-            skipped,
+            skipped: skip.map(|skip| skipped(skip, backend)),
         }
     };
-    let backends: Vec<BackendSeen> = cluster.backends.iter().enumerate().map(backend).collect();
+    let backends: Vec<BackendSeen> = cluster.backends.iter().enumerate().zip(skips).map(backend).collect();
     let paused = snapshot.paused.binary_search(&cluster.id).is_ok();
     ClusterSeen {
         name: cluster.name.clone(),
@@ -328,12 +310,26 @@ fn see(snapshot: &Snapshot, cluster: &Cluster, key: Option<u64>, notes: Vec<Note
     }
 }
 
-fn is_full(backend: &Backend) -> bool {
-    backend.max_conns > 0 && in_flight(backend) >= u64::from(backend.max_conns)
-}
-
-fn in_flight(backend: &Backend) -> u64 {
-    backend.cells.all().iter().map(|cell| u64::from(cell.in_flight.load(Relaxed))).sum()
+/// Whom this balancer picks next by the states of this epoch, as a core does that finds the first one full; and whether all that could be noted are.
+fn pick(
+    cluster: &Cluster,
+    states: &[State],
+    key: Option<u64>,
+    (balancer, epoch): (&mut Balancer, u64),
+) -> (Option<usize>, bool) {
+    let mut tried = Tried::default();
+    let mut full = false;
+    while let Some(next) = balancer.pick(cluster, states, Ask { tried: &tried, key, in_flight: 0, epoch }) {
+        full = is_full(&cluster.backends[next.index]);
+        if !full {
+            return (Some(next.index), false);
+        }
+        if !tried.has_room() {
+            break;
+        }
+        tried.add(next.index);
+    }
+    (None, full)
 }
 
 fn balance(balance: &Balance) -> String {
@@ -381,8 +377,11 @@ fn lossy(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
     use crate::config::check;
+    use crate::route::health::Standing;
+    use crate::route::table::{Hash, tests::cluster};
     use crate::supervisor::{Resolutions, Supervisor};
     use std::net::Ipv4Addr;
+    use std::sync::atomic::Ordering::Relaxed;
 
     const CONFIG: &str = r#"{
         "listeners": { "edge": { "address": "127.0.0.1:8080", "trusted_proxies": ["10.0.0.0/8"], "health_path": "/up" },
@@ -479,6 +478,34 @@ mod tests {
             |head: &str| explain(&snapshot, true, &no_notes, &Question { head: head.into(), ..question.clone() });
         assert!(told("GET / HTTP/1.1\r\nHost: a\r\n").unwrap_err().contains("does not end"));
         assert!(told("GET / HTTP/1.1\r\nHost: a\r\n\r\nx").unwrap_err().contains("from 27 on"));
+    }
+
+    /// By a balancer in the state of a core's own, the one that is told is the one that is picked, whatever the algorithm.
+    #[test]
+    fn with_equal_balance_state_the_pick_is_equal() {
+        let hash = Balance::Hash(Hash { by: HashBy::Path, bounded_load: 0 });
+        let mut rolled = 7_u64;
+        let mut roll = |sides: u64| {
+            rolled = rolled.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (rolled >> 33) % sides
+        };
+        for balance in [Balance::RoundRobin, Balance::Random, Balance::LeastConn, hash] {
+            let mut cluster = cluster(0, balance, 0, &[1, 2, 3, 4, 5, 6]);
+            cluster.backends[4].backup = true;
+            let mut states: Vec<State> = cluster.backends.iter().map(|b| State::up(b.weight)).collect();
+            let (mut core, mut told) = (Balancer::new(&cluster, 1, 9), Balancer::new(&cluster, 1, 9));
+            for step in 0..2500 {
+                if step % 10 == 0 {
+                    let standing = [Standing::Up, Standing::Up, Standing::Down, Standing::Maint][roll(4) as usize];
+                    states[roll(6) as usize].standing = standing;
+                    cluster.backends[roll(6) as usize].cells.core(0).in_flight.store(roll(9) as u32, Relaxed);
+                }
+                let key = (roll(2) == 0).then(|| roll(99));
+                let ask = Ask { tried: &Tried::default(), key, in_flight: 0, epoch: step + 1 };
+                let picked = core.pick(&cluster, &states, ask).map(|pick| pick.index);
+                assert_eq!(pick(&cluster, &states, key, (&mut told, step + 1)).0, picked, "step {step}");
+            }
+        }
     }
 
     #[test]

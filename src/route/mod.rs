@@ -1,6 +1,6 @@
 //! Names to backends, as pure data and functions: the table (`table`), the choice of a backend (`balance`), what a
 //! backend's state means (`health`) and how many exchanges it may have at once (`permits`); why a rule takes a request
-//! (`trace`); and the cells in which cores count (`counts`, `waits`, `histogram`). Knows nothing of HTTP messages.
+//! (`trace`) and a backend is not picked (`skip`); and the cells in which cores count (`counts`, `waits`, `histogram`). Knows nothing of HTTP messages.
 
 pub mod balance;
 pub mod counts;
@@ -12,6 +12,7 @@ pub mod host;
 pub mod judge;
 mod paths;
 pub mod permits;
+pub mod skip;
 pub mod table;
 pub mod trace;
 pub mod waits;

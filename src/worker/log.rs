@@ -1,12 +1,15 @@
 //! What the access log gets to know of an exchange: the stopwatch that runs meanwhile, and the line at its end.
 
 use super::Core;
+use super::clusters::LocalCluster;
 use super::net::{Net, Stream};
 use super::session::{Tally, Turn};
 use crate::access_log::{More, NOTHING, Phase, Phases, Record, RequestId};
 use crate::config::{LogField, LogTarget, Settings};
 use crate::http::Version;
 use crate::http::head::Known;
+use crate::route::balance::Tried;
+use crate::route::skip::{Skip, is_full, skips};
 use std::cell::{Cell, RefCell};
 
 /// The stopwatch of one connection's exchanges. It runs, and asks the clock, only if the log was on when the exchange began:
@@ -14,11 +17,19 @@ use std::cell::{Cell, RefCell};
 pub(super) struct Watch {
     runs: Cell<bool>,
     phases: RefCell<Phases>,
+    picked: RefCell<Option<Box<Picked>>>,
+}
+
+/// How a backend was looked for, in the words of the line.
+struct Picked {
+    rule: Option<String>,
+    skipped: String,
+    key: Option<String>,
 }
 
 impl Default for Watch {
     fn default() -> Watch {
-        Watch { runs: Cell::new(false), phases: RefCell::new(Phases::new(0)) }
+        Watch { runs: Cell::new(false), phases: RefCell::new(Phases::new(0)), picked: RefCell::default() }
     }
 }
 
@@ -29,6 +40,7 @@ impl Watch {
         self.runs.set(logs);
         if logs {
             *self.phases.borrow_mut() = Phases::new(core.net.now_us());
+            *self.picked.borrow_mut() = None;
         }
     }
 
@@ -63,6 +75,56 @@ impl<N: Net, C: Stream> Turn<'_, N, C> {
     }
 }
 
+impl<N: Net, C: Stream> Turn<'_, N, C> {
+    /// A backend was looked for, `picked` is who was found: noted if the log is on and lines tell that.
+    #[inline]
+    pub(super) fn looked(
+        &self,
+        bytes: &[u8],
+        cluster: &LocalCluster<N::Stream>,
+        (tried, key, picked): (&Tried, Option<u64>, Option<usize>),
+    ) {
+        if self.watch.runs.get() {
+            self.note_pick(bytes, cluster, (tried, key, picked));
+        }
+    }
+
+    #[inline(never)]
+    fn note_pick(
+        &self,
+        bytes: &[u8],
+        cluster: &LocalCluster<N::Stream>,
+        (tried, key, picked): (&Tried, Option<u64>, Option<usize>),
+    ) {
+        let view = self.core.view();
+        if !view.settings.log_lines.fields.tell_pick() {
+            return;
+        }
+        let shared = &cluster.shared;
+        let candidates: Vec<usize> = cluster.balancer.borrow().candidates().map(|pick| pick.index).collect();
+        let suspected = cluster.suspected(&view.states, &Tried::default());
+        let avoided = |index| match () {
+            () if tried.has(index) => Some(Skip::Tried),
+            () => suspected.has(index).then_some(Skip::Suspected),
+        };
+        let mut skipped = String::new();
+        for ((index, backend), skip) in
+            shared.backends.iter().enumerate().zip(skips(shared, &view.states, &candidates, &avoided, &is_full))
+        {
+            if let Some(skip) = skip.filter(|_| picked != Some(index)) {
+                let space = if skipped.is_empty() { "" } else { " " };
+                skipped.extend([space, &backend.name, "=", skip.word()]);
+            }
+        }
+        let route = view.table.find(self.head.host.of(bytes), self.head.path.of(bytes));
+        *self.watch.picked.borrow_mut() = Some(Box::new(Picked {
+            rule: route.map(|route| route.name.clone()),
+            skipped,
+            key: key.map(|key| format!("{key:016x}")),
+        }));
+    }
+}
+
 impl<N: Net> Core<N> {
     /// The line of an exchange that has ended, if it gets one. `head_bytes` are those of its head, if that was good.
     pub(super) fn log<C: Stream>(
@@ -81,6 +143,7 @@ impl<N: Net> Core<N> {
             return Logged::Off;
         }
         let mut phases = turn.watch.phases.borrow_mut();
+        let looked = turn.watch.picked.borrow();
         let picked = tally.status >= 500 || !tally.reason.is_regular() || lines.sample.takes(self.random() as u32);
         if !picked && lines.slow_us.is_none() {
             return Logged::SampledOut;
@@ -95,7 +158,7 @@ impl<N: Net> Core<N> {
         let more = if lines.fields.is_usual() {
             &NOTHING
         } else {
-            asked = more(turn, head_bytes, tally, settings);
+            asked = more(turn, head_bytes, (tally, looked.as_deref()), settings);
             &asked
         };
         let record = Record {
@@ -134,7 +197,7 @@ pub(super) enum Logged {
 fn more<'a, N: Net, C: Stream>(
     turn: &'a Turn<'_, N, C>,
     head_bytes: Option<&'a [u8]>,
-    tally: &'a Tally<N::Stream>,
+    (tally, looked): (&'a Tally<N::Stream>, Option<&'a Picked>),
     settings: &'a Settings,
 ) -> More<'a> {
     let asks = |field| settings.log_lines.fields.has(field);
@@ -166,5 +229,8 @@ fn more<'a, N: Net, C: Stream>(
         user_agent: if asks(LogField::UserAgent) { field(b"user-agent") } else { None },
         referer: if asks(LogField::Referer) { field(b"referer") } else { None },
         request_id: if asks(LogField::RequestId) { request_id() } else { RequestId::None },
+        rule: looked.and_then(|looked| looked.rule.as_deref()),
+        skipped: looked.map(|looked| looked.skipped.as_str()),
+        key: looked.and_then(|looked| looked.key.as_deref()),
     }
 }

@@ -89,7 +89,10 @@ impl<S: Stream> Search<S> {
             return Found::Answer(413, Reason::BodyTooLarge);
         }
         let key = affinity::key(&policy.balance, head, bytes, tally.client);
-        let (pick, backend) = match core.choose(&cluster, &self.tried, key, self.ticket.as_ref()) {
+        let choice = core.choose(&cluster, &self.tried, key, self.ticket.as_ref());
+        let picked = if let Choice::Backend(pick, _) = &choice { Some(pick.index) } else { None };
+        turn.looked(bytes, &cluster, (&self.tried, key, picked));
+        let (pick, backend) = match choice {
             Choice::Backend(pick, backend) => (pick, backend),
             Choice::Nobody => return Found::Answer(self.last.0, self.last.1),
             Choice::Wait(why) => return Found::Wait(cluster, why),

@@ -4,11 +4,11 @@ use crate::client::{Client, Response, get};
 use crate::harness::{Driver, Ringway, Scratch, cli, lossy, on_both_drivers, seconds};
 use crate::origin::{Origin, ok};
 use ringway::control::start;
-use ringway::explain::{Explanation, Question, explain, no_notes};
+use ringway::explain::{ClusterSeen, Explanation, Question, explain, no_notes};
 use serde_json::{Value, json};
 
-/// Requests of each random series.
-const REQUESTS: usize = 1000;
+/// Requests of each random series; there are four.
+const REQUESTS: usize = 2500;
 
 /// Numbers that look random (SplitMix64).
 struct Dice(u64);
@@ -32,13 +32,17 @@ fn config(origins: &[Origin]) -> Value {
         numbers.iter().map(|n| (format!("b{n}"), json!(origins[*n].address().to_string()))).collect()
     };
     let hash = |by: Value| json!({ "hash": by });
+    let spare = |mut backends: Value| {
+        backends["b4"] = json!({ "address": backends["b4"], "backup": true });
+        backends
+    };
     json!({
         "clusters": {
             "turns": { "backends": some(&[0, 1, 2]) },
             "path": { "backends": some(&[0, 1, 2, 3, 4, 5]), "balance": hash(json!("path")) },
             "user": { "backends": some(&[1, 3, 5]), "balance": hash(json!({ "header": "X-User" })) },
             "cookie": { "backends": some(&[0, 2, 4]), "balance": hash(json!({ "cookie": "id" })), "body_max": "10B" },
-            "client": { "backends": some(&[3, 4, 5]), "balance": hash(json!("client_ip")) },
+            "client": { "backends": spare(some(&[3, 4, 5])), "balance": hash(json!("client_ip")) },
             "nobody": { "backends": {} }
         },
         "routes": {
@@ -97,6 +101,27 @@ fn compare(told: &Explanation, got: &Response, sent: &str) {
     }
 }
 
+/// What the log has of a request, against what was explained.
+fn compare_line(told: &Explanation, line: &Value) {
+    let about = || format!("{told:#?}\nlogged as {line}");
+    match &told.answer {
+        Some(answer) => assert_eq!(line["reason"], json!(answer.reason), "{}", about()),
+        None => assert_eq!(line["reason"], json!("OK"), "{}", about()),
+    }
+    assert_eq!(line["cluster"], json!(told.cluster.as_ref().map(|cluster| &cluster.name)), "{}", about());
+    // Who was looked for: a request that is too large looks for nobody.
+    let looked = told.answer.as_ref().is_none_or(|answer| answer.reason == "NO_BACKEND");
+    let cluster = told.cluster.as_ref().filter(|_| looked);
+    assert_eq!(line["rule"], json!(told.rule.as_ref().filter(|_| looked)), "{}", about());
+    let key = cluster.and_then(|cluster| cluster.key).map(|key| format!("{key:016x}"));
+    assert_eq!(line["key"], json!(key), "{}", about());
+    let skipped = |cluster: &ClusterSeen| {
+        let them = cluster.backends.iter().filter(|backend| !backend.candidate);
+        them.map(|backend| format!("{}=backup", backend.name)).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(line["skipped"], json!(cluster.map(skipped)), "{}", about());
+}
+
 fn a_series(driver: Driver, trusted: &[&str]) {
     let origin = |n: usize| {
         Origin::new(move |c| {
@@ -110,12 +135,14 @@ fn a_series(driver: Driver, trusted: &[&str]) {
     let origins: Vec<Origin> = (0..6).map(origin).collect();
     let mut config = config(&origins);
     config["listeners"] = json!({ "main": { "trusted_proxies": trusted, "health_path": "/px" } });
+    config["log"] = json!({ "fields": ["rule", "key", "skipped", "cluster", "backend", "reason"] });
     let ringway = Ringway::start(driver, config);
     let (snapshot, unresolved) = start::dry(&ringway.scratch.path("config.json"), |_| None).expect("a good config");
     assert!(unresolved.is_empty());
     let mut dice = Dice(7 + 2 * trusted.len() as u64 + u64::from(driver == Driver::Epoll));
     let mut client = Client::to(&ringway);
     let (mut sure, mut went_on) = (0, 0);
+    let mut all = Vec::with_capacity(REQUESTS);
     for _ in 0..REQUESTS {
         let (bytes, method) = request(&mut dice);
         let peer = client_address();
@@ -130,11 +157,15 @@ fn a_series(driver: Driver, trusted: &[&str]) {
         let got = client.response_to(method);
         compare(&told, &got, &lossy(&bytes));
         went_on += usize::from(told.forwarded.is_some());
-        sure += usize::from(told.cluster.is_some_and(|cluster| cluster.pick.is_some()));
+        sure += usize::from(told.cluster.as_ref().is_some_and(|cluster| cluster.pick.is_some()));
+        all.push(told);
         if got.says_close() {
             client = Client::to(&ringway);
         }
     }
+    let lines = ringway.log(REQUESTS);
+    assert_eq!(lines.len(), REQUESTS);
+    all.iter().zip(&lines).for_each(|(told, line)| compare_line(told, line));
     assert!(sure > REQUESTS / 10 && went_on > REQUESTS / 3, "{sure} and {went_on} of {REQUESTS}");
 }
 

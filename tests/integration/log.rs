@@ -61,6 +61,32 @@ on_both_drivers! {
         }
     }
 
+    fn who_was_skipped_is_told_and_why(driver) {
+        let origin = Origin::saying("hello");
+        let ringway = Ringway::start(driver, json!({
+            "clusters": { "app": {"backends": {"b1": free_address().to_string(), "b2": origin.address().to_string()}} },
+            "routes": {"*.test/x": "app"},
+            "log": {"fields": ["rule", "skipped", "key", "retries", "backend"]},
+        }));
+        let mut sent = 0;
+        eventually(seconds(10), "b1 is down", || {
+            (0..2).for_each(|_| assert_eq!(get(&ringway, "/x").text(), "hello"));
+            sent += 2;
+            ringway.backend_state("app", "b1") == "down"
+        });
+        get(&ringway, "/x");
+        assert!(ringway.ctl(&["backend", "maint", "app/b1"]).status.success());
+        get(&ringway, "/x");
+        get(&ringway, "/");
+        let lines = ringway.log(sent + 3);
+        let tried = lines.iter().filter(|line| line["retries"] == 1).collect::<Vec<_>>();
+        assert!(!tried.is_empty() && tried.iter().all(|line| line["skipped"] == "b1=tried"), "{tried:?}");
+        let last = |skipped| json!({"rule": "*.test/x", "skipped": skipped, "key": null, "retries": 0, "backend": "b2"});
+        assert_eq!((&lines[sent], &lines[sent + 1]), (&last("b1=down"), &last("b1=maint")));
+        let nobody = json!({"rule": null, "skipped": null, "key": null, "retries": 0, "backend": null});
+        assert_eq!(lines[sent + 2], nobody);
+    }
+
     fn retries_and_failures_are_told(driver) {
         let origin = Origin::saying("hello");
         let ringway = Ringway::start(driver, json!({
