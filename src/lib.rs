@@ -27,6 +27,7 @@ pub mod access_log;
 pub mod control;
 pub mod ctl;
 pub mod demo;
+pub mod diff;
 pub mod doctor;
 pub mod explain;
 pub mod metrics;

@@ -2,17 +2,19 @@
 
 use clap::{Args, Parser, Subcommand};
 use ringway::config::check;
-use ringway::control::Ended;
 use ringway::control::signals::Signals;
 use ringway::control::start::{self, DEFAULT_FILES, Failure};
+use ringway::control::{Ended, dry};
 use ringway::ctl::arguments::{Asked, CtlCommand};
+use ringway::diff::Diff;
+use ringway::diff::replay::{Replay, Replayer};
 use ringway::explain::{Explanation, Question};
 use ringway::http::Method;
 use ringway::parse::Side;
 use ringway::publish::Snapshot;
 use ringway::worker::net::machine;
-use ringway::{ctl, demo, doctor, explain, parse, worker};
-use std::io::{Read, Write};
+use ringway::{ctl, demo, diff, doctor, explain, parse, worker};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -114,6 +116,20 @@ Examples:
   ringway explain --live GET http://app-user.web.example.io/
   ringway explain --config new.json POST http://shop.example.com/cart --header 'Cookie: id=7' --from 10.0.0.9 --json")]
     Explain(Explain),
+    /// Tell what another config would change: which requests go elsewhere, what clusters and settings become.
+    #[command(after_help = "\
+Routes are compared class by class: the requests whose closest host and longest path, of both configs together, are those of
+one rule. NEW is compared with --against FILE, or with --live with what runs, patches included; without either, with
+./config.json or /etc/ringway/config.json. --replay tells what share of the requests of an access log (in JSON, with the
+fields host and path; client, backend and key make it more exact) would meet another backend.
+
+Exit code 0 if nothing differs, 1 if something does, 2 if a config or the log is bad.
+
+Examples:
+  ringway diff new.json
+  ringway diff new.json --live --replay /var/log/ringway/access.log
+  ringway diff new.json --against old.json --json")]
+    Diff(DiffArgs),
     /// Talk to a running proxy over its control socket.
     #[command(after_help = "\
 Without --socket, \"control.socket\" of ./config.json or /etc/ringway/config.json is taken.
@@ -186,6 +202,27 @@ struct Explain {
 }
 
 #[derive(Args)]
+struct DiffArgs {
+    /// The new config.
+    new: PathBuf,
+    /// The config that it is compared with.
+    #[arg(long, value_name = "FILE", conflicts_with = "live")]
+    against: Option<PathBuf>,
+    /// Compare with what the running proxy runs on.
+    #[arg(long)]
+    live: bool,
+    /// Its control socket.
+    #[arg(long, value_name = "PATH", requires = "live")]
+    socket: Option<PathBuf>,
+    /// An access log, `-` for standard input.
+    #[arg(long, value_name = "LOG")]
+    replay: Option<PathBuf>,
+    /// Print the differences as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
 struct Ctl {
     /// The control socket.
     #[arg(long, value_name = "PATH")]
@@ -206,6 +243,7 @@ fn main() {
         Command::Demo(Demo { port, seconds }) => demo(port, seconds),
         Command::Parse(asked) => parse(&asked),
         Command::Explain(asked) => explain(asked),
+        Command::Diff(asked) => compare(&asked),
         Command::Ctl(ctl) => control(ctl),
     };
     std::process::exit(code);
@@ -304,6 +342,65 @@ fn explain(asked: Explain) -> i32 {
     if told.forwarded.is_some() { GOOD } else { FAILED }
 }
 
+fn compare(asked: &DiffArgs) -> i32 {
+    let told = match differences(asked) {
+        Ok(told) => told,
+        Err((why, code)) => return complain(&format!("ringway diff: {why}"), code),
+    };
+    print(&if asked.json { diff::json(&told) } else { diff::text(&told) });
+    if told.is_empty() { GOOD } else { FAILED }
+}
+
+fn differences(asked: &DiffArgs) -> Result<Diff, (String, i32)> {
+    let bad = |why| (why, BAD_CONFIG);
+    let of_socket = |failure| match failure {
+        ctl::Failure::Config(why) | ctl::Failure::Other(why) => (why, BAD_CONFIG),
+    };
+    let text = start::read_config(&asked.new).map_err(bad)?;
+    let new = dry::side(&text, &asked.new.to_string_lossy()).map_err(bad)?;
+    let (old, mut told) = if asked.live {
+        let socket = asked.socket.clone().map_or_else(|| ctl::default_socket(&DEFAULT_FILES), Ok).map_err(bad)?;
+        let told = ctl::diff(&socket, (&asked.new, text)).map_err(of_socket)?;
+        if asked.replay.is_none() {
+            return Ok(told);
+        }
+        let (running, file) = ctl::running(&socket).map_err(of_socket)?;
+        (dry::side(&running, &file).map_err(bad)?, told)
+    } else {
+        let file = start::config_file(asked.against.clone()).map_err(bad)?;
+        let text = start::read_config(&file).map_err(bad)?;
+        let old = dry::side(&text, &file.to_string_lossy()).map_err(bad)?;
+        let mut told = diff::diff(&old, &new, None);
+        told.restart = dry::restart(&old, &new);
+        (old, told)
+    };
+    if let Some(log) = &asked.replay {
+        let (old, failures) = dry::with_names(old, told.clusters.keys()).map_err(bad)?;
+        let (new, more) = dry::with_names(new, told.clusters.keys()).map_err(bad)?;
+        for why in failures.iter().chain(&more) {
+            complain(&format!("ringway diff: {why}"), GOOD);
+        }
+        told.replay = Some(replay(log, Replayer::new(&old, &new, &told)).map_err(bad)?);
+    }
+    Ok(told)
+}
+
+fn replay(log: &Path, mut replayer: Replayer) -> Result<Replay, String> {
+    let shown = log.display();
+    let said = |e: std::io::Error| format!("{shown}: {e}");
+    let mut input: Box<dyn Read> = match log == Path::new("-") {
+        true => Box::new(std::io::stdin()),
+        false => Box::new(std::fs::File::open(log).map_err(said)?),
+    };
+    let mut lines = BufReader::new(&mut input).lines();
+    let mut number = 0;
+    while let Some(line) = lines.next().transpose().map_err(said)? {
+        number += 1;
+        replayer.line(&line).map_err(|why| format!("{shown}:{number}: {why}"))?;
+    }
+    Ok(replayer.end())
+}
+
 fn ask_live(socket: Option<PathBuf>, question: Question) -> Result<Explanation, (String, i32)> {
     let socket = socket.map_or_else(|| ctl::default_socket(&DEFAULT_FILES), Ok).map_err(|why| (why, FAILED))?;
     ctl::explain(&socket, question).map_err(|failure| match failure {
@@ -316,7 +413,7 @@ fn ask_file(config: Option<PathBuf>, question: &Question) -> Result<Explanation,
     let ask = |snapshot: &Snapshot| explain::explain(snapshot, true, &explain::no_notes, question);
     let file = start::config_file(config).map_err(|why| (why, BAD_CONFIG))?;
     let matters = |snapshot: &Snapshot| Some(ask(snapshot).ok()?.cluster?.name);
-    let (snapshot, unresolved) = start::dry(&file, matters).map_err(|why| (why, BAD_CONFIG))?;
+    let (snapshot, unresolved) = dry::snapshot(&file, matters).map_err(|why| (why, BAD_CONFIG))?;
     for name in unresolved {
         complain(&format!("ringway explain: {name}"), GOOD);
     }

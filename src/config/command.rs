@@ -63,7 +63,7 @@ pub enum Command {
     WhySlow(WhySlow),
     /// Tell where a request would go, and why: `crate::explain::Explanation`.
     Explain(Explain),
-    /// Read, check and publish a config: [`super::answer::Receipt`].
+    /// Read, check and publish a config: [`super::receipt::Receipt`]; or only tell what that would change.
     Reload(Reload),
     /// Change the running config by a merge patch: [`super::answer::Receipt`].
     Apply(Apply),

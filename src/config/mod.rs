@@ -12,6 +12,7 @@ pub mod budget;
 pub mod check;
 pub mod command;
 mod cross;
+pub mod differ;
 pub mod fault;
 pub mod file;
 mod health;

@@ -79,6 +79,8 @@ pub struct Reload {
     pub content: Option<String>,
     /// Patches applied before are forgotten: only the file counts.
     pub drop_patches: bool,
+    /// Nothing is to change: the answer is `crate::diff::Diff`, what would.
+    pub dry_run: bool,
     /// See [`Patience`].
     pub wait: Patience,
 }
@@ -95,6 +97,9 @@ pub struct Apply {
     /// Only if this generation runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub if_generation: Option<u64>,
+    /// See [`Reload::dry_run`].
+    #[serde(default)]
+    pub dry_run: bool,
     /// See [`Patience`].
     #[serde(default)]
     pub wait: Patience,

@@ -10,6 +10,7 @@
 
 mod actions;
 mod answers;
+pub mod dry;
 mod even;
 pub mod listeners;
 pub mod lock;

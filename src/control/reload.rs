@@ -6,11 +6,13 @@
 
 use super::requests::Asker;
 use super::running::{Checked, Machine, Wanted, work_out};
-use super::{Control, answers, resolve};
+use super::{Control, answers, dry, resolve};
 use crate::access_log::Sink;
+use crate::config::Plan;
 use crate::config::answer::{Code, Error};
 use crate::config::orders::Patience;
 use crate::config::receipt::Receipt;
+use crate::diff::Diff;
 use crate::limits;
 use crate::supervisor::{Change, Refusal, Resolutions, names_of};
 use crossbeam_channel::{Receiver, TryRecvError};
@@ -28,18 +30,24 @@ pub(super) struct Order {
     pub asker: Asker,
     pub wanted: Wanted,
     pub if_generation: Option<u64>,
+    /// Nothing is to change: what would is the answer.
+    pub dry_run: bool,
     pub patience: Patience,
 }
 
 impl Order {
     pub fn new(asker: Asker, wanted: Wanted, patience: Patience) -> Order {
-        Order { asker, wanted, if_generation: None, patience }
+        Order { asker, wanted, if_generation: None, dry_run: false, patience }
     }
 }
+
+/// What a config would be and would change, worked out elsewhere.
+type Weighed = Result<Box<(Plan, Diff)>, Error>;
 
 #[derive(Debug)]
 enum Stage {
     Checking { from: Receiver<Result<Box<Checked>, Error>>, until: Instant },
+    Weighing { from: Receiver<Weighed>, until: Instant },
     Resolving { checked: Box<Checked>, names: BTreeSet<String>, answers: Resolutions, until: Instant },
 }
 
@@ -83,7 +91,9 @@ impl Reloads {
         match self.current.as_ref().map(|current| &current.stage) {
             None if self.waiting.is_empty() => None,
             None => Some(now),
-            Some(Stage::Checking { until, .. } | Stage::Resolving { until, .. }) => Some(*until),
+            Some(Stage::Checking { until, .. } | Stage::Weighing { until, .. } | Stage::Resolving { until, .. }) => {
+                Some(*until)
+            }
         }
     }
 }
@@ -98,19 +108,24 @@ impl Control {
                 continue;
             };
             let next = match current.stage {
-                Stage::Checking { from, until } => match from.try_recv() {
-                    Ok(Ok(checked)) => Ok(self.resolve(checked)),
-                    Ok(Err(why)) => Err(why),
-                    Err(TryRecvError::Empty) if Instant::now() < until => {
+                Stage::Checking { from, until } => match worked_out(&from, until) {
+                    Some(checked) => checked.map(|checked| self.resolve(checked)),
+                    None => {
                         current.stage = Stage::Checking { from, until };
                         self.reloads.current = Some(current);
                         return;
                     }
-                    Err(TryRecvError::Empty) => {
-                        let message = format!("the config could not be read within {} s", WORK_OUT.as_secs());
-                        Err(Error::new(Code::Failed, message))
+                },
+                Stage::Weighing { from, until } => match worked_out(&from, until) {
+                    Some(weighed) => {
+                        self.tell_weighed(&current.asker, weighed);
+                        continue;
                     }
-                    Err(TryRecvError::Disconnected) => Err(Error::new(Code::Failed, "a bug ended the check")),
+                    None => {
+                        current.stage = Stage::Weighing { from, until };
+                        self.reloads.current = Some(current);
+                        return;
+                    }
                 },
                 Stage::Resolving { checked, names, answers, until } => {
                     if !self.resolver.has_answered(&names) && Instant::now() < until {
@@ -143,7 +158,7 @@ impl Control {
     }
 
     fn begin(&mut self, order: Order) {
-        let Order { asker, wanted, if_generation, patience } = order;
+        let Order { asker, wanted, if_generation, dry_run, patience } = order;
         let what = if matches!(wanted, Wanted::Patch { .. }) { "apply" } else { "reload" };
         let runs = self.supervisor.snapshot().generation;
         if let Some(meant) = if_generation.filter(|meant| *meant != runs) {
@@ -151,13 +166,32 @@ impl Control {
             return self.rejected(&asker, what, Error::new(Code::OtherGeneration, message));
         }
         let machine = Machine { cores: self.workers.len(), open_files_max: self.origin.open_files_max };
-        match work_out(self.running.clone(), wanted, machine, self.door.ring()) {
-            Ok(from) => {
-                let began = Instant::now();
-                let stage = Stage::Checking { from, until: began + WORK_OUT };
-                self.reloads.current = Some(Current { asker, what, patience, began, stage });
-            }
+        let (began, running) = (Instant::now(), self.running.clone());
+        let until = began + WORK_OUT;
+        let stage = if dry_run {
+            let now = self.publisher.current();
+            work_out(move || dry::reload(&running, wanted, machine, &now).map(Box::new), self.door.ring())
+                .map(|from| Stage::Weighing { from, until })
+        } else {
+            work_out(move || running.with(wanted, machine).map(Box::new), self.door.ring())
+                .map(|from| Stage::Checking { from, until })
+        };
+        match stage {
+            Ok(stage) => self.reloads.current = Some(Current { asker, what, patience, began, stage }),
             Err(e) => self.rejected(&asker, what, Error::new(Code::Failed, format!("no thread for the check: {e}"))),
+        }
+    }
+
+    /// The answer to a dry run. Addresses and files are not tried.
+    fn tell_weighed(&mut self, asker: &Asker, weighed: Weighed) {
+        let told = weighed.map(|weighed| {
+            let (plan, diff) = *weighed;
+            let refused = self.supervisor.prepare(plan, Resolutions::default()).err().map(|why| why.to_string());
+            Diff { refused, ..diff }
+        });
+        match told {
+            Ok(diff) => self.reply(asker, Ok(diff)),
+            Err(why) => self.refuse(asker, why),
         }
     }
 
@@ -226,6 +260,17 @@ impl Control {
             tracing::error!("{what}: {}:{}: {}: {}", fault.line, fault.column, fault.path, fault.message);
         }
         self.refuse(asker, error);
+    }
+}
+
+/// What a thread has worked out; `None` if it is still at it and has time left.
+fn worked_out<T>(from: &Receiver<Result<T, Error>>, until: Instant) -> Option<Result<T, Error>> {
+    let failed = |message: String| Some(Err(Error::new(Code::Failed, message)));
+    match from.try_recv() {
+        Ok(done) => Some(done),
+        Err(TryRecvError::Empty) if Instant::now() < until => None,
+        Err(TryRecvError::Empty) => failed(format!("the config could not be read within {} s", WORK_OUT.as_secs())),
+        Err(TryRecvError::Disconnected) => failed("a bug ended the check".to_owned()),
     }
 }
 

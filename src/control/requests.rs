@@ -83,10 +83,10 @@ impl Control {
             Command::WhySlow(asked) => self.ask_why_slow(asker, asked.ms.unwrap_or(limits::WEIGH_MS)),
             Command::Reload(reload) => self.order_reload(asker, reload),
             Command::Apply(apply) => {
-                let (file, text) = (apply.file.unwrap_or_else(|| "patch".to_owned()), apply.patch);
+                let (file, text) = (apply.file.clone().unwrap_or_else(|| "patch".to_owned()), apply.patch.clone());
                 let wanted = Wanted::Patch { text, file, who: who(line.peer), at: unix_now() };
-                self.reloads
-                    .order(Order { if_generation: apply.if_generation, ..Order::new(asker, wanted, apply.wait) });
+                let orders::Apply { if_generation, dry_run, wait, .. } = apply;
+                self.reloads.order(Order { if_generation, dry_run, ..Order::new(asker, wanted, wait) });
             }
             Command::Backend(order) => {
                 let Some((cluster, backend)) = order.backend.rsplit_once('/') else {
@@ -164,7 +164,7 @@ impl Control {
     pub(super) fn order_reload(&mut self, asker: Asker, reload: Reload) {
         let file = reload.file.map_or_else(|| self.origin.file.clone(), PathBuf::from);
         let wanted = Wanted::File { file, content: reload.content, drop_patches: reload.drop_patches };
-        self.reloads.order(Order::new(asker, wanted, reload.wait));
+        self.reloads.order(Order { dry_run: reload.dry_run, ..Order::new(asker, wanted, reload.wait) });
     }
 
     /// Carries out an operator's word and has its receipt wait for what it should.

@@ -131,7 +131,7 @@ impl Running {
     }
 
     /// What would run, checked.
-    fn with(&self, wanted: Wanted, machine: Machine) -> Result<Checked, Error> {
+    pub(super) fn with(&self, wanted: Wanted, machine: Machine) -> Result<Checked, Error> {
         match wanted {
             Wanted::File { file, content, drop_patches } => {
                 let text = match content {
@@ -187,21 +187,19 @@ impl Running {
     }
 }
 
-/// Works out in a thread of its own what would run; `ring` is called when it is there.
+/// Works something out in a thread of its own; `ring` is called when it is there.
 ///
 /// # Errors
 /// No thread to be had.
-pub(super) fn work_out(
-    running: Running,
-    wanted: Wanted,
-    machine: Machine,
+pub(super) fn work_out<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
     ring: Arc<dyn Fn() + Send + Sync>,
-) -> io::Result<Receiver<Result<Box<Checked>, Error>>> {
+) -> io::Result<Receiver<T>> {
     let (sender, receiver) = bounded(1);
     std::thread::Builder::new().name("ringway-config".into()).spawn(move || {
         machine::step_back(PRIORITY);
         // Whoever wanted it may have given up.
-        let _ = sender.send(running.with(wanted, machine).map(Box::new));
+        let _ = sender.send(work());
         ring();
     })?;
     Ok(receiver)

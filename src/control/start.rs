@@ -11,12 +11,12 @@ use super::state_file::{self, Found, StateFile};
 use super::{Control, Door, Ended, Origin, Parts, WorkerLink, resolve, say};
 use crate::access_log::{self, Sink};
 use crate::config::state::Override;
-use crate::config::{Address, Plan, check};
+use crate::config::{Plan, check};
 use crate::control::listeners::{Listeners, Opened};
 use crate::control::resolve::Resolver;
 use crate::event::ToWorker;
 use crate::limits;
-use crate::publish::{Publisher, Snapshot};
+use crate::publish::Publisher;
 use crate::supervisor::{Resolutions, Supervisor, names_of};
 use crate::worker::net::driver::{self, Choice};
 use crate::worker::net::machine;
@@ -94,29 +94,6 @@ pub fn config_file(named: Option<PathBuf>) -> Result<PathBuf, String> {
     named
         .or_else(|| DEFAULT_FILES.iter().map(PathBuf::from).find(|file| file.exists()))
         .ok_or_else(|| format!("no config: neither {} nor {} is there", DEFAULT_FILES[0], DEFAULT_FILES[1]))
-}
-
-/// What workers would run on by this config, with every backend up. Of names only those of the cluster that `matters` are
-/// looked up; for each that does not resolve, the reason is returned.
-///
-/// # Errors
-/// The faults of the config, or what is wrong with the file.
-pub fn dry(file: &Path, matters: impl FnOnce(&Snapshot) -> Option<String>) -> Result<(Snapshot, Vec<String>), String> {
-    let text = read_config(file)?;
-    let plan = check::load(&text, &file.to_string_lossy()).map_err(|faults| faults.to_string())?;
-    let run = |names| Supervisor::new(plan.clone(), 1, names).map_err(|refusal| refusal.to_string());
-    let snapshot = run(Resolutions::default())?.snapshot();
-    let cluster = matters(&snapshot).and_then(|name| plan.clusters.get(&name));
-    let mut names = Resolutions::default();
-    let mut failures = Vec::new();
-    for backend in cluster.iter().flat_map(|cluster| &cluster.backends) {
-        let Address::Name(name, _) = &backend.address else { continue };
-        let answer = resolve::system(name).map_err(|e| e.to_string());
-        failures.extend(answer.as_ref().err().map(|why| format!("{name}: {why}")));
-        names.record(name, answer);
-    }
-    let snapshot = if names == Resolutions::default() { snapshot } else { run(names)?.snapshot() };
-    Ok((snapshot, failures))
 }
 
 /// Finds, reads and checks the config.

@@ -58,6 +58,9 @@ Examples:
         /// Forget the patches that were applied before.
         #[arg(long)]
         drop_patches: bool,
+        /// Only tell what would change, and whether it would be refused; addresses and files are not tried.
+        #[arg(long)]
+        dry_run: bool,
         /// What the answer waits for.
         #[command(flatten)]
         wait: WaitFor,
@@ -74,6 +77,9 @@ Examples:
         /// Only if this generation runs.
         #[arg(long, value_name = "N")]
         if_generation: Option<u64>,
+        /// Only tell what would change, and whether it would be refused; addresses and files are not tried.
+        #[arg(long)]
+        dry_run: bool,
         /// What the answer waits for.
         #[command(flatten)]
         wait: WaitFor,
@@ -214,10 +220,13 @@ impl CtlCommand {
             CtlCommand::Config => plain(Command::Config(NoArguments {})),
             CtlCommand::Errors { save } => Asked { save, ..plain(Command::Errors(Errors::default())) },
             CtlCommand::WhySlow { seconds } => plain(Command::WhySlow(WhySlow { ms: Some(seconds * 1000) })),
-            CtlCommand::Reload { file, drop_patches, wait } => reload(file, drop_patches, wait)?,
-            CtlCommand::Apply { patch, if_generation, wait } => {
+            CtlCommand::Reload { file, drop_patches, dry_run, wait } => {
+                let reload = Reload { drop_patches, dry_run, wait: wait.into(), ..Reload::default() };
+                asked_reload(file, reload)?
+            }
+            CtlCommand::Apply { patch, if_generation, dry_run, wait } => {
                 let (patch, file) = patch_text(&patch)?;
-                let apply = Apply { patch, file: Some(file.clone()), if_generation, wait: wait.into() };
+                let apply = Apply { patch, file: Some(file.clone()), if_generation, dry_run, wait: wait.into() };
                 Asked { file, ..plain(Command::Apply(apply)) }
             }
             CtlCommand::Backend { set, backend, weight, seconds, why, wait } => {
@@ -240,8 +249,7 @@ impl CtlCommand {
     }
 }
 
-fn reload(file: Option<PathBuf>, drop_patches: bool, wait: WaitFor) -> Result<Asked, String> {
-    let mut reload = Reload { drop_patches, wait: wait.into(), ..Reload::default() };
+fn asked_reload(file: Option<PathBuf>, mut reload: Reload) -> Result<Asked, String> {
     if let Some(file) = &file {
         let said = |e: std::io::Error| format!("{}: {e}", file.display());
         reload.content = Some(std::fs::read_to_string(file).map_err(said)?);

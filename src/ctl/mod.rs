@@ -6,8 +6,9 @@ pub mod save;
 
 use crate::config::answer::{Answer, Code, Error, Id, Outcome, Status};
 use crate::config::command::{Command, Hello, Request, VERSION};
-use crate::config::orders::{Explain, NoArguments, Patience};
+use crate::config::orders::{Apply, Explain, NoArguments, Patience, Reload};
 use crate::config::receipt::{Done, Errors, Receipt, Routes, Running, Slow};
+use crate::diff::{self, Diff};
 use crate::explain::{self, Explanation, Question};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -69,6 +70,11 @@ pub fn run(socket: &Path, command: Command, part: Part, form: Form, file: &str) 
         Command::Config(_) => read::<Running>(answer).ok_or_else(garbled)?.text,
         Command::Errors(_) => render::errors(&read::<Errors>(answer).ok_or_else(garbled)?),
         Command::WhySlow(_) => render::slow(&read::<Slow>(answer).ok_or_else(garbled)?),
+        Command::Reload(Reload { dry_run: true, .. }) | Command::Apply(Apply { dry_run: true, .. }) => {
+            let told = read::<Diff>(answer).ok_or_else(garbled)?;
+            let text = diff::text(&told);
+            return if told.refused.is_none() { Ok(text) } else { Err(Failure::Other(text)) };
+        }
         Command::Explain(_) => explain::text(&read::<Explanation>(answer).ok_or_else(garbled)?),
         Command::Reload(_) | Command::Apply(_) | Command::Backend(_) | Command::Pause(_) | Command::Resume(_) => {
             render::receipt(&read::<Receipt>(answer).ok_or_else(garbled)?)
@@ -195,6 +201,29 @@ fn failure(error: Error, file: &str) -> Failure {
 /// See [`Failure`].
 pub fn status(socket: &Path, form: Form) -> Result<String, Failure> {
     run(socket, Command::Status(NoArguments {}), Part::All, form, "")
+}
+
+/// Asks the process behind a socket what this config would change, alone and without the patches that lie over its file.
+/// `file` names it.
+///
+/// # Errors
+/// See [`Failure`].
+pub fn diff(socket: &Path, (file, text): (&Path, String)) -> Result<Diff, Failure> {
+    let shown = file.to_string_lossy().into_owned();
+    let absolute = std::path::absolute(file).map_or(shown.clone(), |path| path.to_string_lossy().into_owned());
+    let reload =
+        Reload { file: Some(absolute), content: Some(text), drop_patches: true, dry_run: true, ..Reload::default() };
+    let answer = ask(socket, Command::Reload(reload), &shown)?;
+    read(answer).ok_or_else(|| garbled(socket))
+}
+
+/// The text of the config that runs behind a socket, patches included, and the name of its file.
+///
+/// # Errors
+/// See [`Failure`].
+pub fn running(socket: &Path) -> Result<(String, String), Failure> {
+    let answer = ask(socket, Command::Config(NoArguments {}), "")?;
+    read::<Running>(answer).map(|running| (running.text, running.file)).ok_or_else(|| garbled(socket))
 }
 
 /// Asks the process behind a socket where a request goes; see `ringway explain --live`.

@@ -311,7 +311,7 @@ fn see(snapshot: &Snapshot, cluster: &Cluster, key: Option<u64>, notes: Vec<Note
 }
 
 /// Whom this balancer picks next by the states of this epoch, as a core does that finds the first one full; and whether all that could be noted are.
-fn pick(
+pub(crate) fn pick(
     cluster: &Cluster,
     states: &[State],
     key: Option<u64>,

@@ -1,8 +1,10 @@
 //! Names to backends, as pure data and functions: the table (`table`), the choice of a backend (`balance`), what a
 //! backend's state means (`health`) and how many exchanges it may have at once (`permits`); why a rule takes a request
-//! (`trace`) and a backend is not picked (`skip`); and the cells in which cores count (`counts`, `waits`, `histogram`). Knows nothing of HTTP messages.
+//! (`trace`) and a backend is not picked (`skip`); what two tables
+//! treat alike (`classes`); and the cells in which cores count (`counts`, `waits`, `histogram`). Knows nothing of HTTP messages.
 
 pub mod balance;
+pub mod classes;
 pub mod counts;
 mod failure_rate;
 pub mod health;

@@ -89,6 +89,14 @@ impl Paths {
         }
     }
 
+    /// All prefixes, in order.
+    pub(super) fn prefixes(&self) -> Vec<&[u8]> {
+        match self {
+            Paths::Root(_) => vec![b"/"],
+            Paths::Many(sorted) => sorted.iter().map(|prefix| &*prefix.bytes).collect(),
+        }
+    }
+
     /// All routes, by prefix.
     pub(super) fn routes(&self) -> Vec<usize> {
         match self {

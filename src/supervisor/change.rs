@@ -156,7 +156,7 @@ pub(super) fn labels(was: &Identities, away: &TakenAway) -> Labels {
 }
 
 /// Keys that differ and are fixed for the life of the process. A number of workers that says what already runs is none.
-pub(super) fn restart_keys(old: &Plan, new: &Plan, cores: usize) -> Vec<&'static str> {
+pub fn restart_keys(old: &Plan, new: &Plan, cores: usize) -> Vec<&'static str> {
     let mut keys = Vec::new();
     if old.workers != new.workers && new.workers != Some(cores) {
         keys.push("workers");

@@ -30,7 +30,7 @@ mod status;
 mod tests;
 
 pub use admin::{Administered, Paused, Whose};
-pub use change::{Change, Labels, Names, Refusal};
+pub use change::{Change, Labels, Names, Refusal, restart_keys};
 pub use compose::{Resolution, Resolutions, names_of};
 pub use status::{BackendStatus, ClusterStatus, Status, Unresolved};
 

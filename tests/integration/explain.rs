@@ -3,7 +3,7 @@
 use crate::client::{Client, Response, get};
 use crate::harness::{Driver, Ringway, Scratch, cli, lossy, on_both_drivers, seconds};
 use crate::origin::{Origin, ok};
-use ringway::control::start;
+use ringway::control::dry;
 use ringway::explain::{ClusterSeen, Explanation, Question, explain, no_notes};
 use serde_json::{Value, json};
 
@@ -137,7 +137,7 @@ fn a_series(driver: Driver, trusted: &[&str]) {
     config["listeners"] = json!({ "main": { "trusted_proxies": trusted, "health_path": "/px" } });
     config["log"] = json!({ "fields": ["rule", "key", "skipped", "cluster", "backend", "reason"] });
     let ringway = Ringway::start(driver, config);
-    let (snapshot, unresolved) = start::dry(&ringway.scratch.path("config.json"), |_| None).expect("a good config");
+    let (snapshot, unresolved) = dry::snapshot(&ringway.scratch.path("config.json"), |_| None).expect("a good config");
     assert!(unresolved.is_empty());
     let mut dice = Dice(7 + 2 * trusted.len() as u64 + u64::from(driver == Driver::Epoll));
     let mut client = Client::to(&ringway);

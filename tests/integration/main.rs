@@ -53,6 +53,7 @@ mod reload;
 
 mod queue;
 
+mod diff;
 mod drain;
 
 mod log;

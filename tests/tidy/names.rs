@@ -8,10 +8,14 @@ const ONLY: &[(&str, &[&str], &str)] = &[
     ("monoio", &["worker/net/"], "the event loop is behind the IO seam"),
     ("io_uring", &["worker/net/"], "the ring is behind the IO seam"),
     ("httparse", &["http/head.rs"], "one file tokenises heads"),
-    ("serde", &["config/", "control/", "ctl", "access_log/", "explain/"], "only what reads config or prints JSON"),
+    (
+        "serde",
+        &["config/", "control/", "ctl", "access_log/", "explain/", "diff/"],
+        "only what reads config or prints JSON",
+    ),
     (
         "serde_json",
-        &["config/", "control/", "ctl", "access_log/", "explain/", "parse/", "main.rs", "demo"],
+        &["config/", "control/", "ctl", "access_log/", "diff/", "explain/", "parse/", "main.rs", "demo"],
         "only what prints JSON",
     ),
     ("schemars", &["config/"], "the schema is derived from the config file's shape"),
