@@ -238,6 +238,12 @@ pub const CONTROL_INPUT_BYTES_MAX: usize = 2 * CONTROL_LINE_BYTES_MAX;
 pub const CONTROL_STALL_SECONDS: u64 = 30;
 /// Clients of the control socket at one time.
 pub const CONTROL_CLIENTS_MAX: usize = 64;
+/// Events that are kept for readers that come later or take them slowly.
+pub const EVENTS_KEPT: usize = 4096;
+/// Clients that may read the stream of events at once; the other places are for commands.
+pub const EVENTS_READERS_MAX: usize = 16;
+/// Bytes of events handed to one reader before everything else gets its turn.
+pub const EVENTS_BYTES_PER_TURN: usize = 64 * 1024;
 /// Failed exchanges that each core remembers, and bytes of each text in one.
 pub const FAILURES_KEPT: usize = 256;
 /// See [`FAILURES_KEPT`].

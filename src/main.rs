@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use ringway::config::check;
+use ringway::config::command::Command as ControlCommand;
 use ringway::control::signals::Signals;
 use ringway::control::start::{self, DEFAULT_FILES, Failure};
 use ringway::control::{Ended, dry};
@@ -429,6 +430,15 @@ fn control(Ctl { socket, json, command }: Ctl) -> i32 {
         Ok(asked) => asked,
         Err(why) => return complain(&format!("ringway ctl: {why}"), FAILED),
     };
+    if let ControlCommand::Events(asked) = command {
+        let take = |line: &str| std::io::stdout().lock().write_all(line.as_bytes());
+        return match ctl::events(&socket, asked.from, take) {
+            Ok(()) => GOOD,
+            Err(ctl::Failure::Config(why) | ctl::Failure::Other(why)) => {
+                complain(&format!("ringway ctl: {why}"), FAILED)
+            }
+        };
+    }
     let form = if json { ctl::Form::Json } else { ctl::Form::Text };
     let answered = match save {
         Some(dir) => ctl::save::errors(&socket, &dir, form),

@@ -5,7 +5,7 @@
 //! talk to this server; unknown keys in `args` are errors, because a command that is half understood is not obeyed.
 
 use super::answer::{Code, Error, Id};
-use super::orders::{Apply, Backend, Errors, Explain, Log, NoArguments, Pause, Ready, Reload, Resume, WhySlow};
+use super::orders::{self, Apply, Backend, Errors, Explain, Log, NoArguments, Pause, Ready, Reload, Resume, WhySlow};
 use super::shape::nearest;
 use crate::limits::CONTROL_LINE_BYTES_MAX;
 use serde::{Deserialize, Serialize};
@@ -61,6 +61,8 @@ pub enum Command {
     Errors(Errors),
     /// Tell which connections make the cores work: [`super::receipt::Slow`].
     WhySlow(WhySlow),
+    /// Tell from now on what happens: [`super::events::Stream`], then [`super::events::Event`]s.
+    Events(orders::Events),
     /// Tell where a request would go, and why: `crate::explain::Explanation`.
     Explain(Explain),
     /// Read, check and publish a config: [`super::receipt::Receipt`]; or only tell what that would change.
@@ -90,9 +92,9 @@ pub enum Level {
     Change,
 }
 
-const COMMANDS: [&str; 14] = [
-    "status", "routes", "config", "errors", "why_slow", "explain", "reload", "apply", "backend", "pause", "resume",
-    "log", "ready", "stop",
+const COMMANDS: [&str; 15] = [
+    "status", "routes", "config", "errors", "events", "why_slow", "explain", "reload", "apply", "backend", "pause",
+    "resume", "log", "ready", "stop",
 ];
 
 #[derive(Deserialize)]
@@ -163,7 +165,7 @@ impl Command {
     pub fn level(&self) -> Level {
         match self {
             Command::Status(_) | Command::Routes(_) | Command::Config(_) => Level::Read,
-            Command::Errors(_) | Command::WhySlow(_) | Command::Explain(_) => Level::Read,
+            Command::Errors(_) | Command::WhySlow(_) | Command::Explain(_) | Command::Events(_) => Level::Read,
             _ => Level::Change,
         }
     }
@@ -175,6 +177,7 @@ impl Command {
             Command::Routes(_) => "routes",
             Command::Config(_) => "config",
             Command::Errors(_) => "errors",
+            Command::Events(_) => "events",
             Command::WhySlow(_) => "why_slow",
             Command::Explain(_) => "explain",
             Command::Reload(_) => "reload",

@@ -13,6 +13,7 @@ pub mod check;
 pub mod command;
 mod cross;
 pub mod differ;
+pub mod events;
 pub mod fault;
 pub mod file;
 mod health;

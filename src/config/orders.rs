@@ -27,6 +27,16 @@ pub struct WhySlow {
     pub ms: Option<u64>,
 }
 
+/// Arguments of `events`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Events {
+    /// Number of the first event; what has happened already is told as far as it is kept. Without it, only what happens
+    /// from now on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<u64>,
+}
+
 /// Arguments of `explain`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -3,12 +3,15 @@
 use super::listeners::Opened;
 use super::{Control, Ended};
 use crate::config::ListenerId;
+use crate::config::events::{BackendEvent, Happening};
 use crate::event::ToWorker;
 use crate::supervisor::{Action, Committed, Note, What};
 use std::time::Instant;
 
 impl Control {
     pub(super) fn act(&mut self, actions: Vec<Action>) {
+        // Told behind the events that it comes from.
+        let published = actions.iter().any(|action| matches!(action, Action::Publish(_)));
         for action in actions {
             match action {
                 Action::Publish(snapshot) => {
@@ -24,7 +27,8 @@ impl Control {
                     self.tell_all(|| ToWorker::Rest { backends: backends.clone(), rests });
                     self.ring_all();
                 }
-                Action::Log(note) => say_note(&note),
+                Action::Log(note) => self.tell(happening(note)),
+                Action::Over { cluster, backend } => self.tell(Happening::OverrideEnded { cluster, backend }),
                 Action::Stop { cut, missing } => {
                     if missing > 0 {
                         tracing::warn!("stop: {missing} workers have not said that they have drained");
@@ -36,6 +40,9 @@ impl Control {
                     self.ended = Some(Ended::Drained { cut, missing });
                 }
             }
+        }
+        if published {
+            self.look_for_fail_open();
         }
     }
 
@@ -60,7 +67,8 @@ impl Control {
             self.tell_all(|| ToWorker::Forget { backends: backends.clone(), clusters: clusters.clone() });
         }
         self.ring_all();
-        committed.notes.iter().for_each(say_note);
+        committed.notes.into_iter().for_each(|note| self.tell(happening(note)));
+        self.look_for_fail_open();
     }
 
     fn give_listeners(&self, opened: Vec<Opened>) {
@@ -83,12 +91,13 @@ impl Control {
     }
 }
 
-fn say_note(note: &Note) {
-    let Note { cluster, backend, endpoint, why, .. } = note;
-    match note.what {
-        What::Down => tracing::warn!("{cluster}/{backend} ({endpoint}) is down: {why}"),
-        What::Up => tracing::info!("{cluster}/{backend} ({endpoint}) is up: {why}"),
-        What::KeptUp => tracing::warn!("{cluster}/{backend} ({endpoint}) fails, but is the last one up: {why}"),
-        What::StillDown => tracing::warn!("{cluster}/{backend} ({endpoint}) is still down: {why}"),
+fn happening(note: Note) -> Happening {
+    let Note { what, cluster, backend, endpoint, why } = note;
+    let backend = BackendEvent { cluster, backend, endpoint: endpoint.to_string(), why };
+    match what {
+        What::Down => Happening::BackendDown(backend),
+        What::Up => Happening::BackendUp(backend),
+        What::KeptUp => Happening::BackendKeptUp(backend),
+        What::StillDown => Happening::BackendStillDown(backend),
     }
 }

@@ -2,6 +2,7 @@
 //! one to give some of it away. What is decided is `cores`, which is pure.
 
 use super::Control;
+use crate::config::events::Happening;
 use crate::cores::{Reading, Spread};
 use crate::event::{CoreStats, ToWorker};
 use crate::limits;
@@ -18,11 +19,13 @@ pub(super) struct Evening {
     next: Instant,
     /// Microseconds and number of the turns of each core until the last look.
     turns: Vec<(u64, u64)>,
+    /// To whom each core gives work.
+    giving: Vec<Option<usize>>,
 }
 
 impl Evening {
     pub(super) fn new(cores: usize, now: Instant) -> Evening {
-        Evening { spread: Spread::new(cores), next: now + LOOK, turns: vec![(0, 0); cores] }
+        Evening { spread: Spread::new(cores), next: now + LOOK, turns: vec![(0, 0); cores], giving: vec![None; cores] }
     }
 
     /// What is known of one core. `most` is the number of connections that it may have.
@@ -52,7 +55,20 @@ impl Control {
         let workers = self.workers.iter().enumerate();
         let readings: Vec<Reading> =
             workers.map(|(core, worker)| self.evening.read(core, &worker.stats, most)).collect();
-        for (core, order) in self.evening.spread.look(&readings) {
+        let orders = self.evening.spread.look(&readings);
+        let mut giving = vec![None; self.workers.len()];
+        orders
+            .iter()
+            .filter(|(_, order)| order.work > 0 || order.newcomers > 0)
+            .for_each(|(core, o)| giving[*core] = Some(o.to));
+        let before = std::mem::replace(&mut self.evening.giving, giving.clone());
+        for (core, (was, is)) in before.into_iter().zip(giving).enumerate() {
+            if was.is_some() != is.is_some() {
+                let load_permille = readings[core].load;
+                self.note(Happening::CoreImbalance { core, load_permille, to: is });
+            }
+        }
+        for (core, order) in orders {
             let worker = &self.workers[core];
             if order.work > 0 {
                 let loads = (readings[core].load / 10, readings[order.to].load / 10);

@@ -12,6 +12,7 @@ mod actions;
 mod answers;
 pub mod dry;
 mod even;
+mod events;
 pub mod listeners;
 pub mod lock;
 pub mod monitor;
@@ -32,6 +33,7 @@ mod waits;
 use crate::access_log::{LogWriter, Sink};
 use crate::config::ControlAccess;
 use crate::config::answer::{Answer, Error};
+use crate::config::events::Happening;
 use crate::config::orders::Reload;
 use crate::config::state::{self, State};
 use crate::event::{CoreStats, FromWorker, ToWorker};
@@ -216,6 +218,7 @@ pub struct Control {
     /// Who asks why a core is slow.
     questions: Vec<Question>,
     evening: Evening,
+    events: events::Events,
     own_uid: u32,
     /// When the first stop signal came.
     stopped_ms: Option<u64>,
@@ -255,6 +258,7 @@ impl Control {
             waits: Vec::new(),
             questions: Vec::new(),
             evening,
+            events: events::Events::default(),
             own_uid: machine::own_uid(),
             stopped_ms: None,
             ended: None,
@@ -285,6 +289,8 @@ impl Control {
             self.go_on_waiting();
             self.go_on_asking();
             self.even_cores(Instant::now());
+            self.look_at_queues(Instant::now());
+            self.stream_events();
             if let Some(ended) = self.ended {
                 return (ended, self.log);
             }
@@ -375,6 +381,7 @@ impl Control {
             Some(seconds) => {
                 self.stopped_ms = Some(now);
                 tracing::info!("stop: draining for at most {seconds} s; a second signal ends at once");
+                self.note(Happening::Draining { seconds });
                 self.tell_all(|| ToWorker::Drain { seconds });
                 self.ring_all();
             }
@@ -414,7 +421,7 @@ impl Control {
         for (name, answer) in self.resolver.take() {
             self.reloads.resolved(&name, &answer);
             if let Some(committed) = self.supervisor.resolved(&name, answer, self.now_ms()) {
-                tracing::info!("{name} has other addresses: epoch {}", committed.snapshot.epoch);
+                self.tell(Happening::Resolved { name, epoch: committed.snapshot.epoch });
                 self.carry_out(committed, Vec::new());
             }
         }

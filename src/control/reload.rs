@@ -10,6 +10,7 @@ use super::{Control, answers, dry, resolve};
 use crate::access_log::Sink;
 use crate::config::Plan;
 use crate::config::answer::{Code, Error};
+use crate::config::events::Happening;
 use crate::config::orders::Patience;
 use crate::config::receipt::Receipt;
 use crate::diff::Diff;
@@ -255,7 +256,9 @@ impl Control {
 
     fn rejected(&mut self, asker: &Asker, what: &str, error: Error) {
         self.monitor.reload_rejected();
-        tracing::error!("{what} {}: rejected, nothing has changed: {}", asker.audit(), error.message);
+        let (who, why) = (asker.audit(), error.message.clone());
+        tracing::error!("{what} {who}: rejected, nothing has changed: {why}");
+        self.note(Happening::Rejected { command: what.to_owned(), who, why });
         for fault in &error.faults {
             tracing::error!("{what}: {}:{}: {}: {}", fault.line, fault.column, fault.path, fault.message);
         }

@@ -6,6 +6,7 @@ use super::socket::{ClientId, Line, Peer};
 use super::{Control, answers, say};
 use crate::config::answer::{Answer, Code, Error, Id, Status};
 use crate::config::command::{Command, Level, Request};
+use crate::config::events::Happening;
 use crate::config::orders::{self, Log, Patience, Reload, Wait};
 use crate::config::receipt::{Done, Receipt};
 use crate::explain::{Explanation, Question, explain};
@@ -80,6 +81,10 @@ impl Control {
                 let told = self.explain(asked);
                 self.reply(&asker, told.map_err(|why| Error::new(Code::Failed, why)));
             }
+            Command::Events(asked) => {
+                let begun = self.begin_events(line.client, asked.from);
+                self.reply(&asker, begun);
+            }
             Command::WhySlow(asked) => self.ask_why_slow(asker, asked.ms.unwrap_or(limits::WEIGH_MS)),
             Command::Reload(reload) => self.order_reload(asker, reload),
             Command::Apply(apply) => {
@@ -119,6 +124,7 @@ impl Control {
             }
             Command::Ready(ready) => {
                 self.set_ready(ready.ready);
+                self.note(Happening::Ready { ready: ready.ready });
                 let word = if ready.ready { "ready" } else { "not ready" };
                 self.finish(&asker, "ready", Ok(format!("readiness probes are told: {word}")));
             }

@@ -30,7 +30,7 @@ pub struct Peer {
 }
 
 /// Names a client for its answer; one that has gone meanwhile gets none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClientId {
     key: usize,
     serial: u64,
@@ -65,6 +65,8 @@ struct Client {
     scanned: usize,
     /// No more input will come.
     at_end: bool,
+    /// It is silent by nature, and makes no room for others.
+    kept: bool,
     output: Vec<u8>,
     sent: usize,
     /// Since when it is in its phase, or has been making no progress in it.
@@ -154,6 +156,34 @@ impl ControlSocket {
         self.go_on(client.key, now);
     }
 
+    /// Whether this client is still there.
+    pub fn is_there(&self, client: ClientId) -> bool {
+        self.get(client).is_some()
+    }
+
+    /// Whether it has taken everything and waits for nothing, so that a line can be sent that nobody has asked for.
+    pub fn has_taken_all(&self, client: ClientId) -> bool {
+        self.get(client).is_some_and(|client| matches!(client.phase, Phase::Reading))
+    }
+
+    /// It listens: that it is silent from here on is no reason to take its place.
+    pub fn keep(&mut self, client: ClientId) {
+        if let Some(client) = self.clients.get_mut(client.key).filter(|c| c.serial == client.serial) {
+            client.kept = true;
+        }
+    }
+
+    /// Drops a client.
+    pub fn cut(&mut self, client: ClientId, why: &str) {
+        if self.is_there(client) {
+            self.drop_client(client.key, why);
+        }
+    }
+
+    fn get(&self, client: ClientId) -> Option<&Client> {
+        self.clients.get(client.key).filter(|c| c.serial == client.serial)
+    }
+
     /// Drops the clients that have stalled.
     pub fn expire(&mut self, now: Instant) {
         let late: Vec<(usize, &str)> = self
@@ -194,8 +224,10 @@ impl ControlSocket {
 
     fn welcome(&mut self, mut stream: UnixStream, now: Instant) {
         if self.clients.len() == limits::CONTROL_CLIENTS_MAX {
-            let silent =
-                self.clients.iter().filter(|(_, c)| c.deadline().is_none() && matches!(c.phase, Phase::Reading));
+            let silent = self
+                .clients
+                .iter()
+                .filter(|(_, c)| c.deadline().is_none() && matches!(c.phase, Phase::Reading) && !c.kept);
             // Those of one turn have the same instant: the first to come is the first to go.
             match silent.min_by_key(|(_, c)| (c.since, c.serial)).map(|(key, _)| key) {
                 Some(key) => self.drop_client(key, "another client needs the place"),
@@ -221,6 +253,7 @@ impl ControlSocket {
             input: Vec::new(),
             scanned: 0,
             at_end: false,
+            kept: false,
             output: Vec::new(),
             sent: 0,
             since: now,

@@ -4,6 +4,7 @@
 use super::requests::Asker;
 use super::{Control, answers};
 use crate::config::answer::{Code, Error};
+use crate::config::events::Happening;
 use crate::config::orders::{Patience, Wait};
 use crate::config::receipt::{Ack, Left, Receipt};
 use crate::event::{Remains, TakenAway, ToWorker};
@@ -106,6 +107,13 @@ impl Control {
         patience: Patience,
         began: Instant,
     ) {
+        self.note(Happening::Changed {
+            command: who.1.clone(),
+            who: who.0.audit(),
+            generation: receipt.generation,
+            epoch: receipt.epoch,
+            changed: receipt.changed.clone(),
+        });
         let saving = if self.state_file.is_some() { self.saving } else { 0 };
         self.waits.push(Waiting::new(who, (receipt, saving), away, patience, began));
     }

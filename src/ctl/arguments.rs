@@ -3,7 +3,7 @@
 use super::{Part, patch_text};
 use crate::config::command::Command;
 use crate::config::orders::{
-    Apply, Backend, Errors, Log, NoArguments, Patience, Pause, Ready, Reload, Resume, Wait, WhySlow, Wish,
+    Apply, Backend, Errors, Events, Log, NoArguments, Patience, Pause, Ready, Reload, Resume, Wait, WhySlow, Wish,
 };
 use crate::config::value;
 use clap::{Args, Subcommand, ValueEnum};
@@ -37,6 +37,19 @@ Examples:
         /// Write the bytes of the refused messages to files in this directory.
         #[arg(long, value_name = "DIR")]
         save: Option<PathBuf>,
+    },
+    /// What happens from now on, one JSON object a line: backends that go down or come up with the evidence, changes and who
+    /// made them, overflowing queues.
+    #[command(after_help = "\
+Events are numbered from 1 without gaps. The proxy keeps the latest 4096; a reader that falls further behind is cut.
+
+Examples:
+  ringway ctl events
+  ringway ctl events --from 1 | jq -r '.text'")]
+    Events {
+        /// Begin with this number: what has happened already is told as far as it is kept.
+        #[arg(long, value_name = "N")]
+        from: Option<u64>,
     },
     /// Which connections make the workers work: measures for a while, then names the dearest of each.
     #[command(after_help = "\
@@ -219,6 +232,7 @@ impl CtlCommand {
             CtlCommand::Routes => plain(Command::Routes(NoArguments {})),
             CtlCommand::Config => plain(Command::Config(NoArguments {})),
             CtlCommand::Errors { save } => Asked { save, ..plain(Command::Errors(Errors::default())) },
+            CtlCommand::Events { from } => plain(Command::Events(Events { from })),
             CtlCommand::WhySlow { seconds } => plain(Command::WhySlow(WhySlow { ms: Some(seconds * 1000) })),
             CtlCommand::Reload { file, drop_patches, dry_run, wait } => {
                 let reload = Reload { drop_patches, dry_run, wait: wait.into(), ..Reload::default() };

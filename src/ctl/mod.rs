@@ -6,7 +6,8 @@ pub mod save;
 
 use crate::config::answer::{Answer, Code, Error, Id, Outcome, Status};
 use crate::config::command::{Command, Hello, Request, VERSION};
-use crate::config::orders::{Apply, Explain, NoArguments, Patience, Reload};
+use crate::config::events::Stream;
+use crate::config::orders::{Apply, Events, Explain, NoArguments, Patience, Reload};
 use crate::config::receipt::{Done, Errors, Receipt, Routes, Running, Slow};
 use crate::diff::{self, Diff};
 use crate::explain::{self, Explanation, Question};
@@ -69,6 +70,8 @@ pub fn run(socket: &Path, command: Command, part: Part, form: Form, file: &str) 
         Command::Routes(_) => render::routes(&read::<Routes>(answer).ok_or_else(garbled)?),
         Command::Config(_) => read::<Running>(answer).ok_or_else(garbled)?.text,
         Command::Errors(_) => render::errors(&read::<Errors>(answer).ok_or_else(garbled)?),
+        // Whoever wants the stream calls `events`.
+        Command::Events(_) => format!("{answer:#}\n"),
         Command::WhySlow(_) => render::slow(&read::<Slow>(answer).ok_or_else(garbled)?),
         Command::Reload(Reload { dry_run: true, .. }) | Command::Apply(Apply { dry_run: true, .. }) => {
             let told = read::<Diff>(answer).ok_or_else(garbled)?;
@@ -151,17 +154,27 @@ fn garbled(socket: &Path) -> Failure {
 fn ask(socket: &Path, command: Command, file: &str) -> Result<Value, Failure> {
     let said = |e: io::Error| Failure::Other(format!("{}: {e}", socket.display()));
     let stream = UnixStream::connect(socket).map_err(said)?;
+    ask_on(&mut BufReader::new(&stream), (socket, &stream), command, file)
+}
+
+/// The same on a connection that lines may follow on.
+fn ask_on(
+    reader: &mut impl BufRead,
+    (socket, mut stream): (&Path, &UnixStream),
+    command: Command,
+    file: &str,
+) -> Result<Value, Failure> {
+    let said = |e: io::Error| Failure::Other(format!("{}: {e}", socket.display()));
     let patience = patience(&command);
     stream.set_read_timeout(Some(patience)).map_err(said)?;
     stream.set_write_timeout(Some(patience)).map_err(said)?;
-    let mut reader = BufReader::new(&stream);
     let mut line = String::new();
     reader.read_line(&mut line).map_err(said)?;
     let hello: Hello = serde_json::from_str(&line).map_err(|_| refusal(&line).unwrap_or_else(|| garbled(socket)))?;
     if hello.v != VERSION {
         return Err(garbled(socket));
     }
-    (&stream).write_all(Request { id: Id::Number(1), command }.to_line().as_bytes()).map_err(said)?;
+    stream.write_all(Request { id: Id::Number(1), command }.to_line().as_bytes()).map_err(said)?;
     line.clear();
     if reader.read_line(&mut line).map_err(said)? == 0 {
         return Err(Failure::Other(format!("{}: closed without an answer", socket.display())));
@@ -201,6 +214,35 @@ fn failure(error: Error, file: &str) -> Failure {
 /// See [`Failure`].
 pub fn status(socket: &Path, form: Form) -> Result<String, Failure> {
     run(socket, Command::Status(NoArguments {}), Part::All, form, "")
+}
+
+/// Reads what happens in the process behind a socket, line by line, until `take` wants no more or the process ends.
+///
+/// # Errors
+/// See [`Failure`]; that the stream has ended is one.
+pub fn events(socket: &Path, from: Option<u64>, mut take: impl FnMut(&str) -> io::Result<()>) -> Result<(), Failure> {
+    let said = |e: io::Error| Failure::Other(format!("{}: {e}", socket.display()));
+    let stream = UnixStream::connect(socket).map_err(said)?;
+    let mut reader = BufReader::new(&stream);
+    let answer = ask_on(&mut reader, (socket, &stream), Command::Events(Events { from }), "")?;
+    let Stream { from, lost } = read(answer).ok_or_else(|| garbled(socket))?;
+    if lost > 0 {
+        eprintln!("ringway ctl: {lost} events before number {from} are forgotten already");
+    }
+    stream.set_read_timeout(None).map_err(said)?;
+    let mut line = String::new();
+    loop {
+        line.clear();
+        if reader.read_line(&mut line).map_err(said)? == 0 {
+            return Err(Failure::Other(format!("{}: the stream of events has ended", socket.display())));
+        }
+        if let Some(failure) = refusal(&line) {
+            return Err(failure);
+        }
+        if take(&line).is_err() {
+            return Ok(());
+        }
+    }
 }
 
 /// Asks the process behind a socket what this config would change, alone and without the patches that lie over its file.

@@ -279,12 +279,16 @@ impl Supervisor {
         let mut actions = Vec::new();
         for (cluster, backend) in ended {
             actions.extend(self.readminister(&cluster, &backend, now));
+            actions.push(Action::Over { cluster, backend: Some(backend) });
         }
-        let paused = self.admin.pauses.len();
-        self.admin.pauses.retain(|_, pause| pause.until_ms > now);
-        if self.admin.pauses.len() != paused {
+        let paused = &mut self.admin.pauses;
+        let ended: Vec<String> =
+            paused.iter().filter(|(_, p)| p.until_ms <= now).map(|(name, _)| name.clone()).collect();
+        if !ended.is_empty() {
+            paused.retain(|_, pause| pause.until_ms > now);
             self.repause();
             actions.push(self.publish());
+            actions.extend(ended.into_iter().map(|cluster| Action::Over { cluster, backend: None }));
         }
         actions
     }
@@ -437,7 +441,11 @@ mod tests {
         assert_eq!(s.snapshot().states[0].weight, 9 * WEIGHT_ONE);
         assert_eq!((published(&s)[0], state(&s, "a").overrides.len()), (Drain, 2));
         assert_eq!(s.next_deadline(), Some(60_000));
-        assert!(matches!(&s.tick(60_000)[..], [Action::Publish(_), Action::Rest { .. }]));
+        let done = s.tick(60_000);
+        let [Action::Publish(_), Action::Rest { .. }, Action::Over { cluster, backend }] = &done[..] else {
+            panic!("{done:?}")
+        };
+        assert_eq!((&cluster[..], backend.as_deref()), ("app", Some("a")));
         assert_eq!((s.snapshot().states[0].weight, published(&s)[0]), (WEIGHT_ONE, Drain));
         s.tick(120_000);
         assert_eq!((published(&s)[0], s.overrides().len(), s.next_deadline()), (Up, 0, None));
@@ -520,7 +528,7 @@ mod tests {
         assert_eq!(s.pauses()["app"].until, 1_005);
         reload(&mut s, two(), 2_000);
         assert_eq!(s.snapshot().paused.len(), 1);
-        assert!(matches!(&s.tick(6_000)[..], [Action::Publish(_)]));
+        assert!(matches!(&s.tick(6_000)[..], [Action::Publish(_), Action::Over { backend: None, .. }]));
         assert!(s.snapshot().paused.is_empty());
         assert!(s.resume("app").is_err() && s.pause("none", whose(None), 0).is_err());
     }
@@ -531,7 +539,7 @@ mod tests {
         s.pause("app", whose(Some(5)), 1_000).unwrap();
         s.drain(2_000).unwrap();
         assert_eq!(s.next_deadline(), Some(6_000));
-        assert!(matches!(&s.tick(6_000)[..], [Action::Publish(_)]));
+        assert!(matches!(&s.tick(6_000)[..], [Action::Publish(_), Action::Over { backend: None, .. }]));
         assert!(s.snapshot().paused.is_empty() && s.next_deadline().is_some_and(|at| at > 6_000));
     }
 

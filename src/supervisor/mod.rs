@@ -68,6 +68,13 @@ pub enum Action {
     },
     /// Tell the operator.
     Log(Note),
+    /// Tell the operator that a word about a backend, or the pause of a cluster, has ended by itself.
+    Over {
+        /// Name of the cluster.
+        cluster: String,
+        /// The backend's id; `None` if it was a pause.
+        backend: Option<String>,
+    },
     /// The drain is over: end the process.
     Stop {
         /// Connections that were cut, over all cores.

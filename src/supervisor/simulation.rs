@@ -265,6 +265,7 @@ impl Model {
                     let key = of.checks.key_of(probe.id);
                     self.begin(probe, key, dice, now);
                 }
+                Action::Over { .. } => {}
                 Action::Log(note) => {
                     let id = self.present[&(note.cluster, note.backend, note.endpoint)];
                     if note.what == What::KeptUp {

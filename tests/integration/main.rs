@@ -25,6 +25,7 @@ mod keepalive;
 mod bodies;
 
 mod early;
+mod events;
 mod explain;
 
 mod upgrade;

@@ -251,6 +251,7 @@ impl Control {
                     self.tell(|| ToWorker::Rest { backends: backends.clone(), rests });
                     self.ring();
                 }
+                Action::Over { .. } => {}
                 Action::Log(note) => {
                     self.seen.borrow_mut().marks += 1;
                     self.say(|| format!("{note:?}"));

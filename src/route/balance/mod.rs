@@ -264,7 +264,7 @@ impl Balancer {
 /// Whether so few are up that those that are down get requests, too: less than `Policy::fail_open` percent of the
 /// primaries, by configured weight (the weight of one that is slowly started says nothing of what will be up). Those that
 /// the operator has taken out do not count. While no primary is up, but a backup, the backups are enough.
-fn fails_open(cluster: &Cluster, states: &[State]) -> bool {
+pub fn fails_open(cluster: &Cluster, states: &[State]) -> bool {
     let percent = u64::from(cluster.policy.fail_open);
     if percent == 0 {
         return false;
