@@ -5,12 +5,12 @@
 
 use crate::config::ListenerId;
 use crate::cores::Order;
-use crate::failures::Failures;
 use crate::malformed::Malformed;
 use crate::publish::Snapshot;
 use crate::route::counts::Ends;
 use crate::route::histogram::Histogram;
 use crate::route::{BackendId, ClusterId};
+use crate::stories::Stories;
 use crossbeam_channel::Sender;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -266,7 +266,7 @@ pub struct CoreStats {
     /// Buffers in use now.
     pub buffers: AtomicU64,
     /// The latest exchanges that went wrong.
-    pub failures: Failures,
+    pub stories: Stories,
     /// The latest messages that were refused.
     pub malformed: Malformed,
     /// Attempts that went out on a pooled connection.

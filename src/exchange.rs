@@ -161,6 +161,27 @@ impl Reason {
         }
     }
 
+    /// The type of error that the field Proxy-Status tells (RFC 9209 section 2.3).
+    pub fn proxy_error(self) -> &'static str {
+        match self {
+            Reason::NoRoute => "destination_not_found",
+            Reason::NoBackend => "destination_unavailable",
+            Reason::QueueFull | Reason::QueueTimeout | Reason::Busy => "connection_limit_reached",
+            Reason::ConnectFailed => "connection_refused",
+            Reason::ConnectTimeout => "connection_timeout",
+            Reason::BackendClosed => "connection_terminated",
+            Reason::BackendTimeout => "http_response_timeout",
+            Reason::BadResponse(_) => "http_protocol_error",
+            Reason::BackendTruncated | Reason::BackendStalled => "http_response_incomplete",
+            Reason::Rejected(_) | Reason::BodyTooLarge => "http_request_error",
+            Reason::ClientTimeout | Reason::ClientSlow | Reason::ClientAbort | Reason::ClientTruncated => {
+                "http_request_error"
+            }
+            Reason::Done | Reason::FailOpen | Reason::Tunnel | Reason::TunnelIdle => "proxy_internal_response",
+            Reason::Drained | Reason::Own | Reason::Health => "proxy_internal_response",
+        }
+    }
+
     /// One sentence for the body of an own answer.
     pub fn detail(self) -> &'static str {
         match self {
@@ -254,6 +275,26 @@ impl Trouble {
         (status, self.reason())
     }
 
+    /// How the attempt ended, in words.
+    pub fn text(self) -> &'static str {
+        match self {
+            Trouble::Connect => "no connection",
+            Trouble::Busy => {
+                "no connection, for want of descriptors, ports or memory here or of room in the backend's queue"
+            }
+            Trouble::ConnectTimeout => "no connection in time",
+            Trouble::Closed { reused: true, handed: false } => {
+                "the pooled connection had ended, nothing was handed over"
+            }
+            Trouble::Closed { reused: true, handed: true } => "the pooled connection ended without a byte",
+            Trouble::Closed { reused: false, handed: false } => "the connection ended, nothing was handed over",
+            Trouble::Closed { reused: false, handed: true } => "the connection ended without a byte",
+            Trouble::ClosedInHead => "the connection ended within the response head",
+            Trouble::HeadTimeout => "no response head in time",
+            Trouble::BadHead(failure) => failure.fault.describe(),
+        }
+    }
+
     fn reason(self) -> Reason {
         match self {
             Trouble::Connect => Reason::ConnectFailed,
@@ -296,6 +337,49 @@ pub enum Next {
     },
 }
 
+/// Why a failed attempt is or is not followed by another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Because {
+    /// Sent again: nothing was handed over.
+    Unsent,
+    /// Sent again: doing it twice does no harm, and it can be sent again.
+    Idempotent,
+    /// Not sent again: the method is not idempotent.
+    NotIdempotent,
+    /// Not sent again: bytes that were sent are gone.
+    NotInMemory,
+    /// Not sent again: a part of an answer came.
+    Responded,
+    /// Not sent again: its time ran out, and the backend may be at work on it.
+    TimedOut,
+    /// Not sent again: it was often enough.
+    Spent,
+    /// Not sent again: the cluster affords no more.
+    Budget,
+    /// To be sent again, and nobody was left.
+    NobodyLeft,
+    /// To be sent again, and nobody waited for it any more.
+    ClientGone,
+}
+
+impl Because {
+    /// One sentence.
+    pub fn text(self) -> &'static str {
+        match self {
+            Because::Unsent => "sent again: nothing of it was handed over",
+            Because::Idempotent => "sent again: the method is idempotent and the whole request was in memory",
+            Because::NotIdempotent => "not sent again: it was handed over, and the method is not idempotent",
+            Because::NotInMemory => "not sent again: not all of the request was in memory any more",
+            Because::Responded => "not sent again: a part of an answer had come",
+            Because::TimedOut => "not sent again: its time had run out while the backend may be at work on it",
+            Because::Spent => "not sent again: the cluster's number of retries was made",
+            Because::Budget => "not sent again: the cluster's retry budget was spent",
+            Because::ClientGone => "not sent again: the client had gone, or the process was about to end",
+            Because::NobodyLeft => "not sent again: no other backend was left",
+        }
+    }
+}
+
 /// The retry rule's memory for one exchange.
 #[derive(Clone, Copy, Debug)]
 pub struct Exchange {
@@ -313,16 +397,31 @@ impl Exchange {
         Exchange { idempotent: method.is_idempotent(), retries_left: retries, retries: 0, fresh_only: false }
     }
 
+    /// What is to be said of a failed attempt: the rule of [`Exchange::failed`].
+    pub fn because(&self, trouble: Trouble, replayable: bool) -> Because {
+        let because = match trouble {
+            Trouble::Connect | Trouble::Busy | Trouble::ConnectTimeout | Trouble::Closed { handed: false, .. } => {
+                if replayable {
+                    Because::Unsent
+                } else {
+                    Because::NotInMemory
+                }
+            }
+            Trouble::Closed { handed: true, .. } => match (self.idempotent, replayable) {
+                (false, _) => Because::NotIdempotent,
+                (true, false) => Because::NotInMemory,
+                (true, true) => Because::Idempotent,
+            },
+            Trouble::ClosedInHead | Trouble::BadHead(_) => Because::Responded,
+            Trouble::HeadTimeout => Because::TimedOut,
+        };
+        let repeats = matches!(because, Because::Unsent | Because::Idempotent);
+        if repeats && self.retries_left == 0 { Because::Spent } else { because }
+    }
+
     /// Decides after a failed attempt. `replayable`: every byte of the request that was sent is still in memory.
     pub fn failed(&mut self, trouble: Trouble, replayable: bool) -> Next {
-        let may_repeat = match trouble {
-            Trouble::Connect | Trouble::Busy | Trouble::ConnectTimeout | Trouble::Closed { handed: false, .. } => {
-                replayable
-            }
-            Trouble::Closed { handed: true, .. } => self.idempotent && replayable,
-            Trouble::ClosedInHead | Trouble::HeadTimeout | Trouble::BadHead(_) => false,
-        };
-        if may_repeat && self.retries_left > 0 {
+        if matches!(self.because(trouble, replayable), Because::Unsent | Because::Idempotent) {
             self.retries_left -= 1;
             self.retries += 1;
             let stale = matches!(trouble, Trouble::Closed { reused: true, .. });
@@ -382,6 +481,28 @@ mod tests {
         );
         assert!(matches!(next(Method::Get, Trouble::ClosedInHead, true), Next::Answer { status: 502, .. }));
         assert!(matches!(next(Method::Get, Trouble::HeadTimeout, true), Next::Answer { status: 504, .. }));
+    }
+
+    #[test]
+    fn why_it_is_or_is_not_sent_again() {
+        let handed = |reused| Trouble::Closed { reused, handed: true };
+        for (method, trouble, replayable, because) in [
+            (Method::Get, Trouble::Connect, true, Because::Unsent),
+            (Method::Post, Trouble::Closed { reused: true, handed: false }, true, Because::Unsent),
+            (Method::Post, Trouble::Connect, false, Because::NotInMemory),
+            (Method::Get, handed(true), true, Because::Idempotent),
+            (Method::Put, handed(true), false, Because::NotInMemory),
+            (Method::Post, handed(false), true, Because::NotIdempotent),
+            (Method::Get, Trouble::ClosedInHead, true, Because::Responded),
+            (Method::Get, Trouble::HeadTimeout, true, Because::TimedOut),
+        ] {
+            let exchange = Exchange::new(method, 1);
+            assert_eq!(exchange.because(trouble, replayable), because, "{method:?} {trouble:?}");
+            let spent = Exchange::new(method, 0).because(trouble, replayable);
+            let again = matches!(because, Because::Unsent | Because::Idempotent);
+            assert_eq!(spent, if again { Because::Spent } else { because });
+            assert_eq!(matches!(next(method, trouble, replayable), Next::Retry { .. }), again);
+        }
     }
 
     #[test]

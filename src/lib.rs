@@ -16,8 +16,8 @@ pub mod config;
 pub mod cores;
 pub mod event;
 pub mod exchange;
-pub mod failures;
 pub mod malformed;
+pub mod stories;
 
 pub mod publish;
 pub mod supervisor;

@@ -244,10 +244,16 @@ pub const EVENTS_KEPT: usize = 4096;
 pub const EVENTS_READERS_MAX: usize = 16;
 /// Bytes of events handed to one reader before everything else gets its turn.
 pub const EVENTS_BYTES_PER_TURN: usize = 64 * 1024;
-/// Failed exchanges that each core remembers, and bytes of each text in one.
-pub const FAILURES_KEPT: usize = 256;
-/// See [`FAILURES_KEPT`].
-pub const FAILURE_TEXT_BYTES_MAX: usize = 128;
+/// Exchanges that each core remembers because something went wrong in them, and bytes of each text in one.
+pub const STORIES_KEPT: usize = 256;
+/// See [`STORIES_KEPT`].
+pub const STORY_TEXT_BYTES_MAX: usize = 128;
+/// Most other exchanges that the config may have each core remember: some KiB each.
+pub const RECENT_MAX: u32 = 16_384;
+/// Stories in one answer to `why`.
+pub const STORIES_ANSWERED: usize = 20;
+/// Attempts that one story tells of.
+pub const STORY_ATTEMPTS_MAX: usize = 16;
 /// Refused messages that each core keeps of one kind (reason and side).
 pub const MALFORMED_PER_KIND: usize = 4;
 /// Bytes of all of them together.

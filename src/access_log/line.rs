@@ -97,6 +97,17 @@ pub enum RequestId<'a> {
     Kept(&'a [u8]),
 }
 
+impl RequestId<'_> {
+    /// As text that can be shown: 32 hex digits, or as received, cut and escaped; empty if there is none.
+    pub fn shown(self) -> String {
+        match self {
+            RequestId::None => String::new(),
+            RequestId::Made(id) => format!("{id:032x}"),
+            RequestId::Kept(id) => id[..id.len().min(ID_BYTES_MAX)].escape_ascii().to_string(),
+        }
+    }
+}
+
 const HOST_BYTES_MAX: usize = 256;
 const METHOD_BYTES_MAX: usize = 32;
 const NAME_BYTES_MAX: usize = 128;

@@ -22,6 +22,34 @@ pub enum Phase {
     Tunnel,
 }
 
+impl Phase {
+    /// All of them, in the order in which an exchange may pass through them.
+    pub const ALL: [Phase; PHASES] = [
+        Phase::Head,
+        Phase::Queue,
+        Phase::Connect,
+        Phase::Retry,
+        Phase::FirstByte,
+        Phase::BodyClient,
+        Phase::BodyBackend,
+        Phase::Tunnel,
+    ];
+
+    /// As the access log calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Head => "head",
+            Phase::Queue => "queue",
+            Phase::Connect => "connect",
+            Phase::Retry => "retry",
+            Phase::FirstByte => "first_byte",
+            Phase::BodyClient => "body_client",
+            Phase::BodyBackend => "body_backend",
+            Phase::Tunnel => "tunnel",
+        }
+    }
+}
+
 const PHASES: usize = Phase::Tunnel as usize + 1;
 
 /// The stopwatch of one exchange. Times are in microseconds; a clock that goes back stands still.
@@ -81,16 +109,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const ALL: [Phase; PHASES] = [
-        Phase::Head,
-        Phase::Queue,
-        Phase::Connect,
-        Phase::Retry,
-        Phase::FirstByte,
-        Phase::BodyClient,
-        Phase::BodyBackend,
-        Phase::Tunnel,
-    ];
+    const ALL: [Phase; PHASES] = Phase::ALL;
 
     #[test]
     fn an_exchange_with_everything() {

@@ -221,6 +221,7 @@ fn settings(typed: &File, defaults: &Policy, pages: BTreeMap<u16, Page>, directo
             sample: Share::new(typed.log.sample),
             slow_us: typed.log.slow.map(|slow| slow.0 * 1000),
         },
+        recent: typed.log.recent,
         drain_timeout: typed.drain_timeout.0,
         retry_after: typed.retry_after.0,
     }

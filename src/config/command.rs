@@ -61,6 +61,8 @@ pub enum Command {
     Errors(Errors),
     /// Tell which connections make the cores work: [`super::receipt::Slow`].
     WhySlow(WhySlow),
+    /// Tell the story of an exchange: [`super::stories::Why`].
+    Why(orders::Why),
     /// Tell from now on what happens: [`super::events::Stream`], then [`super::events::Event`]s.
     Events(orders::Events),
     /// Tell where a request would go, and why: `crate::explain::Explanation`.
@@ -92,9 +94,9 @@ pub enum Level {
     Change,
 }
 
-const COMMANDS: [&str; 15] = [
-    "status", "routes", "config", "errors", "events", "why_slow", "explain", "reload", "apply", "backend", "pause",
-    "resume", "log", "ready", "stop",
+const COMMANDS: [&str; 16] = [
+    "status", "routes", "config", "errors", "why", "events", "why_slow", "explain", "reload", "apply", "backend",
+    "pause", "resume", "log", "ready", "stop",
 ];
 
 #[derive(Deserialize)]
@@ -166,6 +168,7 @@ impl Command {
         match self {
             Command::Status(_) | Command::Routes(_) | Command::Config(_) => Level::Read,
             Command::Errors(_) | Command::WhySlow(_) | Command::Explain(_) | Command::Events(_) => Level::Read,
+            Command::Why(_) => Level::Read,
             _ => Level::Change,
         }
     }
@@ -177,6 +180,7 @@ impl Command {
             Command::Routes(_) => "routes",
             Command::Config(_) => "config",
             Command::Errors(_) => "errors",
+            Command::Why(_) => "why",
             Command::Events(_) => "events",
             Command::WhySlow(_) => "why_slow",
             Command::Explain(_) => "explain",

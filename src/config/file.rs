@@ -657,12 +657,16 @@ pub struct Log {
     /// An exchange that took as long always gets a line; `null` is none.
     #[schemars(with = "Option<Latency>")]
     pub slow: Option<Latency>,
+    /// So many of the latest exchanges are kept per worker for `ringway ctl why`, beside those that went wrong, which always
+    /// are.
+    #[schemars(range(max = limits::RECENT_MAX))]
+    pub recent: u32,
 }
 
 impl Default for Log {
     fn default() -> Log {
         let fields = LogFields::default().list().to_vec();
-        Log { access: "off".into(), format: LogFormatWord::default(), fields, sample: 1.0, slow: None }
+        Log { access: "off".into(), format: LogFormatWord::default(), fields, sample: 1.0, slow: None, recent: 0 }
     }
 }
 

@@ -26,6 +26,7 @@ pub mod receipt;
 mod route_key;
 mod shape;
 pub mod state;
+pub mod stories;
 pub mod value;
 pub mod words;
 
@@ -164,6 +165,8 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Which lines it has, and what they tell.
     pub log_lines: LogLines,
+    /// Exchanges that each core remembers beside those that went wrong.
+    pub recent: u32,
     /// Seconds for a drain at stop.
     pub drain_timeout: u32,
     /// Value of Retry-After on 503, in seconds.

@@ -37,6 +37,15 @@ pub struct Events {
     pub from: Option<u64>,
 }
 
+/// Arguments of `why`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Why {
+    /// X-Request-Id of the exchange. Without it, the latest that are kept are told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+}
+
 /// Arguments of `explain`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

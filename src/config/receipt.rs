@@ -276,6 +276,9 @@ pub struct Failed {
     /// The last backend that was tried.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backend: Option<String>,
+    /// Its X-Request-Id, for `why`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
 }
 
 #[cfg(test)]

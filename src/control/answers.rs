@@ -6,6 +6,7 @@ use crate::config::answer::{self, Answer, Code, Error};
 use crate::config::orders::Wish;
 use crate::config::receipt::{self, Left};
 use crate::config::state::Override;
+use crate::config::stories;
 use crate::config::{Address, Listener, ListenerId, command};
 use crate::event::CoreStats;
 use crate::explain::Note;
@@ -15,8 +16,10 @@ use crate::parse;
 use crate::publish::Snapshot;
 use crate::route::health::{CoreCell, Standing};
 use crate::route::waits::WaitCell;
+use crate::stories::{Attempt, Story};
 use crate::supervisor::{self, BackendStatus, Change};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The line that greets a client.
@@ -55,18 +58,19 @@ pub(super) fn routes(snapshot: &Snapshot) -> receipt::Routes {
 pub(super) fn errors(workers: &[WorkerLink], bytes: bool) -> receipt::Errors {
     let mut errors: Vec<receipt::Failed> = Vec::new();
     for (core, worker) in workers.iter().enumerate() {
-        errors.extend(worker.stats.failures.latest().into_iter().map(|failure| receipt::Failed {
-            at: failure.unix,
+        errors.extend(worker.stats.stories.failed().iter().map(|story| receipt::Failed {
+            at: story.unix,
             core,
-            client: failure.client.map(|client| client.to_string()),
-            method: failure.method,
-            host: failure.host,
-            path: failure.path,
-            status: failure.status,
-            reason: failure.reason.to_owned(),
-            detail: failure.detail.to_owned(),
-            cluster: failure.cluster,
-            backend: failure.backend,
+            client: story.client.map(|client| client.to_string()),
+            method: story.method.clone(),
+            host: story.host.clone(),
+            path: story.path.clone(),
+            status: story.status,
+            reason: story.reason.to_owned(),
+            detail: story.detail.to_owned(),
+            cluster: story.cluster.clone(),
+            backend: story.backend.clone(),
+            request_id: (!story.request_id.is_empty()).then(|| story.request_id.clone()),
         }));
     }
     // Stable: those of one core and second stay in their order.
@@ -74,9 +78,55 @@ pub(super) fn errors(workers: &[WorkerLink], bytes: bool) -> receipt::Errors {
     errors.reverse();
     receipt::Errors {
         errors,
-        total: workers.iter().map(|worker| worker.stats.failures.total()).sum(),
+        total: workers.iter().map(|worker| worker.stats.stories.total()).sum(),
         malformed: malformed(workers, bytes),
         malformed_total: workers.iter().map(|worker| worker.stats.malformed.total()).sum(),
+    }
+}
+
+/// The answer to `why`: the stories of this X-Request-Id, or without one the latest, the newest first.
+pub(super) fn why(workers: &[WorkerLink], request_id: Option<&str>) -> stories::Why {
+    let mut found: Vec<(usize, Arc<Story>)> = Vec::new();
+    for (core, worker) in workers.iter().enumerate() {
+        let kept = worker.stats.stories.all().into_iter();
+        let asked = kept.filter(|story| request_id.is_none_or(|id| story.request_id.eq_ignore_ascii_case(id)));
+        found.extend(asked.map(|story| (core, story)));
+    }
+    found.sort_by_key(|(_, story)| std::cmp::Reverse(story.unix));
+    found.truncate(limits::STORIES_ANSWERED);
+    stories::Why { stories: found.iter().map(|(core, story)| told(*core, story)).collect() }
+}
+
+fn told(core: usize, story: &Story) -> stories::Story {
+    let attempt = |attempt: &Attempt| stories::Attempt {
+        backend: attempt.backend.clone(),
+        endpoint: attempt.endpoint.clone(),
+        reused: attempt.reused,
+        took_us: attempt.took_us,
+        handed: attempt.handed,
+        acknowledged: attempt.carried.map(|carried| carried.acknowledged),
+        received: attempt.carried.map(|carried| carried.received),
+        outcome: attempt.outcome.to_owned(),
+        then: attempt.then.to_owned(),
+    };
+    stories::Story {
+        at: story.unix,
+        core,
+        request_id: story.request_id.clone(),
+        client: story.client.map(|client| client.to_string()),
+        method: story.method.clone(),
+        host: story.host.clone(),
+        path: story.path.clone(),
+        status: story.status,
+        bytes: story.bytes,
+        received: story.received,
+        reason: story.reason.to_owned(),
+        detail: story.detail.to_owned(),
+        cluster: story.cluster.clone(),
+        backend: story.backend.clone(),
+        generation: story.generation,
+        phases: story.phases.iter().map(|(name, us)| ((*name).to_owned(), *us)).collect(),
+        attempts: story.attempts.iter().map(attempt).collect(),
     }
 }
 

@@ -81,6 +81,10 @@ impl Control {
                 let told = self.explain(asked);
                 self.reply(&asker, told.map_err(|why| Error::new(Code::Failed, why)));
             }
+            Command::Why(asked) => {
+                let told = answers::why(&self.workers, asked.request_id.as_deref());
+                self.reply(&asker, Ok(told));
+            }
             Command::Events(asked) => {
                 let begun = self.begin_events(line.client, asked.from);
                 self.reply(&asker, begun);

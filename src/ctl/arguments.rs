@@ -3,7 +3,7 @@
 use super::{Part, patch_text};
 use crate::config::command::Command;
 use crate::config::orders::{
-    Apply, Backend, Errors, Events, Log, NoArguments, Patience, Pause, Ready, Reload, Resume, Wait, WhySlow, Wish,
+    Apply, Backend, Errors, Events, Log, NoArguments, Patience, Pause, Ready, Reload, Resume, Wait, Why, WhySlow, Wish,
 };
 use crate::config::value;
 use clap::{Args, Subcommand, ValueEnum};
@@ -37,6 +37,19 @@ Examples:
         /// Write the bytes of the refused messages to files in this directory.
         #[arg(long, value_name = "DIR")]
         save: Option<PathBuf>,
+    },
+    /// The whole story of an exchange: where its time went, each attempt, and why it was or was not sent again.
+    #[command(after_help = "\
+Exchanges that went wrong, or of which an attempt did, are always kept, the latest 256 of each worker; all others only if
+the config asks for it (log.recent). Their numbers stand in the access log (field request_id), in the backend's X-Request-Id,
+in Ringway's own error answers and in `ringway ctl errors --json`. Without a number, the latest are told.
+
+Examples:
+  ringway ctl why
+  ringway ctl why 6f1d0c6e1b0a4f2f9d7c5a3b1e8f2a40")]
+    Why {
+        /// The X-Request-Id.
+        request_id: Option<String>,
     },
     /// What happens from now on, one JSON object a line: backends that go down or come up with the evidence, changes and who
     /// made them, overflowing queues.
@@ -232,6 +245,7 @@ impl CtlCommand {
             CtlCommand::Routes => plain(Command::Routes(NoArguments {})),
             CtlCommand::Config => plain(Command::Config(NoArguments {})),
             CtlCommand::Errors { save } => Asked { save, ..plain(Command::Errors(Errors::default())) },
+            CtlCommand::Why { request_id } => plain(Command::Why(Why { request_id })),
             CtlCommand::Events { from } => plain(Command::Events(Events { from })),
             CtlCommand::WhySlow { seconds } => plain(Command::WhySlow(WhySlow { ms: Some(seconds * 1000) })),
             CtlCommand::Reload { file, drop_patches, dry_run, wait } => {

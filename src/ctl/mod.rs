@@ -9,6 +9,7 @@ use crate::config::command::{Command, Hello, Request, VERSION};
 use crate::config::events::Stream;
 use crate::config::orders::{Apply, Events, Explain, NoArguments, Patience, Reload};
 use crate::config::receipt::{Done, Errors, Receipt, Routes, Running, Slow};
+use crate::config::stories::Why;
 use crate::diff::{self, Diff};
 use crate::explain::{self, Explanation, Question};
 use serde::de::DeserializeOwned;
@@ -70,6 +71,13 @@ pub fn run(socket: &Path, command: Command, part: Part, form: Form, file: &str) 
         Command::Routes(_) => render::routes(&read::<Routes>(answer).ok_or_else(garbled)?),
         Command::Config(_) => read::<Running>(answer).ok_or_else(garbled)?.text,
         Command::Errors(_) => render::errors(&read::<Errors>(answer).ok_or_else(garbled)?),
+        Command::Why(_) => {
+            let told = read::<Why>(answer).ok_or_else(garbled)?;
+            if told.stories.is_empty() {
+                return Err(Failure::Other("no such exchange is kept (any more); see log.recent".to_owned()));
+            }
+            render::stories(&told)
+        }
         // Whoever wants the stream calls `events`.
         Command::Events(_) => format!("{answer:#}\n"),
         Command::WhySlow(_) => render::slow(&read::<Slow>(answer).ok_or_else(garbled)?),

@@ -4,6 +4,7 @@ use super::Part;
 use crate::config::answer::{BackendStatus, StateWord, Status};
 use crate::config::orders::Wish;
 use crate::config::receipt::{Errors, Receipt, Routes, Slow};
+use crate::config::stories::Why;
 use std::fmt::Write as _;
 
 /// What runs.
@@ -28,7 +29,7 @@ pub(super) fn routes(routes: &Routes) -> String {
 
 /// What went wrong lately.
 pub(super) fn errors(errors: &Errors) -> String {
-    let mut rows = vec![row(["TIME", "STATUS", "REASON", "CLIENT", "REQUEST", "BACKEND"])];
+    let mut rows = vec![row(["TIME", "STATUS", "REASON", "CLIENT", "REQUEST", "BACKEND", "ID"])];
     for one in &errors.errors {
         let backend = match (&one.cluster, &one.backend) {
             (Some(cluster), Some(backend)) => format!("{cluster}/{backend}"),
@@ -42,10 +43,66 @@ pub(super) fn errors(errors: &Errors) -> String {
             one.client.clone().unwrap_or_else(|| "-".to_owned()),
             format!("{} {}{}", one.method, one.host, one.path),
             backend,
+            one.request_id.clone().unwrap_or_else(|| "-".to_owned()),
         ]));
     }
     let mut text = format!("{}{} in all, {} shown\n", aligned(&rows), errors.total, errors.errors.len());
     text.push_str(&malformed(errors));
+    text
+}
+
+/// The stories of exchanges.
+pub(super) fn stories(why: &Why) -> String {
+    let ms = |us: u64| format!("{}.{:03} ms", us / 1000, us % 1000);
+    let mut text = String::new();
+    for one in &why.stories {
+        let (at, host, path) = (crate::access_log::rfc3339(one.at), &one.host, &one.path);
+        let client = one.client.as_deref().unwrap_or("-");
+        // Writing into a string cannot fail.
+        let _ = writeln!(
+            text,
+            "{at}  {} {host}{path}  from {client}, worker {}, generation {}",
+            one.method, one.core, one.generation
+        );
+        let _ = writeln!(text, "  id        {}", if one.request_id.is_empty() { "none" } else { &one.request_id });
+        let space = if one.detail.is_empty() { "" } else { "  " };
+        let _ = writeln!(text, "  end       {} {}{space}{}", one.status, one.reason, one.detail);
+        let _ = writeln!(text, "  bytes     {} of the request's body, {} to the client", one.received, one.bytes);
+        if let Some(cluster) = &one.cluster {
+            let _ = writeln!(text, "  cluster   {cluster}");
+        }
+        if !one.phases.is_empty() {
+            let phases: Vec<String> = one.phases.iter().map(|(name, us)| format!("{name} {}", ms(*us))).collect();
+            let _ = writeln!(text, "  time      {}", phases.join(", "));
+        }
+        for (nth, attempt) in one.attempts.iter().enumerate() {
+            let connection = match attempt.reused {
+                Some(true) => "a pooled connection",
+                Some(false) => "a new connection",
+                None => "no connection",
+            };
+            let _ = writeln!(
+                text,
+                "  attempt {} {} ({}), {connection}, {}: {}",
+                nth + 1,
+                attempt.backend,
+                attempt.endpoint,
+                ms(attempt.took_us),
+                attempt.outcome
+            );
+            let handed = attempt.handed.map_or("all of what was there".to_owned(), |bytes| format!("{bytes} bytes"));
+            let kernel = match (attempt.acknowledged, attempt.received) {
+                (Some(acknowledged), Some(received)) => {
+                    format!("; on this connection {acknowledged} bytes were acknowledged and {received} came back")
+                }
+                _ => String::new(),
+            };
+            let _ = writeln!(text, "            handed over: {handed}{kernel}");
+            if !attempt.then.is_empty() {
+                let _ = writeln!(text, "            {}", attempt.then);
+            }
+        }
+    }
     text
 }
 

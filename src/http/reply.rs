@@ -25,6 +25,21 @@ pub struct Reply<'a> {
     pub page: Option<(&'a str, &'a [u8])>,
     /// One sentence for the body; never anything the client sent.
     pub detail: &'a str,
+    /// Why, for programs and for whoever looks into it.
+    pub cause: Option<Cause<'a>>,
+}
+
+/// Why Ringway answers by itself: the field Proxy-Status (RFC 9209).
+#[derive(Clone, Copy, Debug)]
+pub struct Cause<'a> {
+    /// Who answers: a token, as in Via.
+    pub by: &'a str,
+    /// Type of the error.
+    pub error: &'a str,
+    /// Reason code.
+    pub code: &'a str,
+    /// X-Request-Id of the exchange; empty if it has none.
+    pub request_id: &'a str,
 }
 
 /// Appends the whole answer. `Cache-Control: no-store` is set, so that no cache keeps an error.
@@ -51,6 +66,13 @@ pub fn write(reply: &Reply, out: &mut Vec<u8>) {
     if reply.status == 405 {
         // RFC 9110 section 15.5.6 demands it. Where Ringway answers so, it does for this reason alone.
         line(out, "Allow", b"GET, HEAD");
+    }
+    if let Some(Cause { by, error, code, request_id }) = reply.cause {
+        let parts = [by, "; error=", error, "; details=\"", code, "\""];
+        line(out, "Proxy-Status", parts.concat().as_bytes());
+        if !request_id.is_empty() {
+            line(out, "X-Request-Id", request_id.as_bytes());
+        }
     }
     connection(reply.close, reply.keep_alive, out);
     out.extend_from_slice(b"\r\n");
@@ -213,6 +235,7 @@ mod tests {
             date: DATE,
             page: None,
             detail: "No backend is up.",
+            cause: None,
         }
     }
 
@@ -230,6 +253,17 @@ mod tests {
              Content-Type: text/plain; charset=utf-8\r\nContent-Length: 42\r\nCache-Control: no-store\r\nRetry-After: 5\r\n\
              Connection: close\r\n\r\n503 Service Unavailable\nNo backend is up.\n"
         );
+    }
+
+    #[test]
+    fn the_cause_is_a_field_of_its_own() {
+        let cause = Cause { by: "edge", error: "destination_unavailable", code: "NO_BACKEND", request_id: "00ab" };
+        let text = written(&Reply { cause: Some(cause), ..reply() });
+        let fields =
+            "\r\nProxy-Status: edge; error=destination_unavailable; details=\"NO_BACKEND\"\r\nX-Request-Id: 00ab\r\n";
+        assert!(text.contains(fields), "{text}");
+        let text = written(&Reply { cause: Some(Cause { request_id: "", ..cause }), ..reply() });
+        assert!(text.contains("Proxy-Status") && !text.contains("X-Request-Id"), "{text}");
     }
 
     #[test]

@@ -73,6 +73,7 @@ fn settings() -> Settings {
         log_target: LogTarget::Off,
         log_format: LogFormat::Json,
         log_lines: Default::default(),
+        recent: 0,
         drain_timeout: 10,
         retry_after: 5,
     }

@@ -7,6 +7,7 @@ use super::deadlines::{Aim, Dir, SlotGuard};
 use super::net::{How, Net, Stream, is_local};
 use super::relay::{self, Delivered, First, Pace, Uploaded};
 use super::session::{End, Rest, Tally, Turn};
+use super::story::Ended;
 use crate::access_log::Phase;
 use crate::exchange::{Exchange, Next, Reason, Trouble};
 use crate::http::body::{Body, CHUNK_PREFIX_MAX, Encoding, chunk_prefix};
@@ -133,6 +134,14 @@ impl<N: Net> Lease<'_, N> {
     }
 }
 
+impl<'a, N: Net> Lease<'a, N> {
+    /// What is known of the attempt when it ends here.
+    fn ended(&self, sent: Sent, handed: Option<usize>) -> Ended<'a, N::Stream> {
+        let connection = self.stream.as_ref().map(|stream| (stream.handle(), self.reused));
+        Ended { backend: self.backend, connection, sent, handed }
+    }
+}
+
 impl<N: Net> Drop for Lease<'_, N> {
     fn drop(&mut self) {
         drop(self.take());
@@ -168,7 +177,7 @@ pub(super) async fn attempt<N: Net, C: Stream>(
     let mut body = Body::behind(buf.filled(), &turn.head.fields, turn.head.framing);
     tally.reused = None;
     // All attempts carry the same one.
-    tally.request_id.get_or_insert_with(|| (u128::from(core.random()) << 64) | u128::from(core.random()));
+    tally.request_id.get_or_insert_with(|| core.new_request_id());
     let mut out = core.buffers.take(Class::Small);
     let taken = match compose(turn, buf, &mut body, policy.body_max, tally, &mut out) {
         Ok(taken) => taken,
@@ -183,6 +192,7 @@ pub(super) async fn attempt<N: Net, C: Stream>(
     let mut lease = Lease { stream: None, reused: false, backend, slot };
     if let Err(trouble) = connect(turn, policy.connect_timeout, (state.fresh_only, body.is_done()), &mut lease).await {
         core.buffers.put(out);
+        turn.note_failed(lease.ended(sent, Some(0)), (trouble, state.because(trouble, true)), tally);
         return Outcome::Failed { trouble, sent };
     }
     let Some(stream) = &lease.stream else { return Outcome::Failed { trouble: Trouble::Connect, sent } };
@@ -193,7 +203,8 @@ pub(super) async fn attempt<N: Net, C: Stream>(
     let before = out.len();
     let pace = Pace { dir: Dir::Up, aim: Aim::Backend, seconds: policy.body_timeout };
     let (result, out) = relay::send_all(stream, slot, pace, out).await;
-    let handed = out.len() < before;
+    let handed_bytes = before - out.len();
+    let handed = handed_bytes > 0;
     core.buffers.put(out);
     slot.disarm(Dir::Up);
     let unsent = result.err().map(|error| error.kind());
@@ -201,6 +212,7 @@ pub(super) async fn attempt<N: Net, C: Stream>(
         && (slot.backend_ended() || !may_have_answered(kind, reused, handed))
     {
         let trouble = if slot.fired(Dir::Up) { Trouble::HeadTimeout } else { Trouble::Closed { reused, handed } };
+        turn.note_failed(lease.ended(sent, Some(handed_bytes)), (trouble, state.because(trouble, true)), tally);
         return Outcome::Failed { trouble, sent };
     }
 
@@ -232,6 +244,8 @@ pub(super) async fn attempt<N: Net, C: Stream>(
         if let Down::Failed(trouble) = down {
             // What was not handed over may go elsewhere, whatever came of an answer.
             let trouble = if handed { trouble } else { Trouble::Closed { reused, handed } };
+            let handed = unsent.map(|_| handed_bytes);
+            turn.note_failed(lease.ended(sent, handed), (trouble, state.because(trouble, true)), tally);
             return Outcome::Failed { trouble, sent };
         }
         (Rest::Taken(taken), down)
@@ -239,7 +253,7 @@ pub(super) async fn attempt<N: Net, C: Stream>(
         let up = relay::upload(turn, stream, &flow, body, &buf.filled()[taken..]);
         let down = async {
             let down = download(turn, stream, reused, backend, &flow, tally).await;
-            conclude(turn, down, &flow, (state, backend, sent), tally).await
+            conclude(turn, down, &flow, (state, lease.ended(sent, None)), tally).await
         };
         let stop = |down: &Down| stop_upload(turn, stream, &flow, down);
         let (up, down) = relay::both(up, down, stop).await;
@@ -258,6 +272,15 @@ pub(super) async fn attempt<N: Net, C: Stream>(
             }
         }
     };
+    let outcome = match &down {
+        Down::Done { .. } => "answered",
+        Down::Upgraded => "answered, a tunnel followed",
+        Down::Cut => "begun to be answered, and cut",
+        Down::Failed(_) | Down::Refused { .. } | Down::Answered => "",
+    };
+    if !outcome.is_empty() {
+        turn.note_answered(|| lease.ended(sent, None), outcome, tally);
+    }
     Outcome::End(match down {
         Down::Done { persist, pool } => {
             if let Some(said) = pool
@@ -624,13 +647,14 @@ async fn conclude<N: Net, C: Stream>(
     turn: &Turn<'_, N, C>,
     down: Down,
     flow: &Flow<'_>,
-    (state, backend, sent): (&mut Exchange, &LocalBackend<N::Stream>, Sent),
+    (state, ended): (&mut Exchange, Ended<'_, N::Stream>),
     tally: &mut Tally<N::Stream>,
 ) -> Down {
     let (status, reason) = match down {
         Down::Failed(_) if turn.client_is_gone(tally) => return Down::Cut,
         Down::Failed(trouble) => {
-            turn.core.blame(backend, trouble.blame(), sent);
+            turn.core.blame(ended.backend, trouble.blame(), ended.sent);
+            turn.note_failed(ended, (trouble, state.because(trouble, false)), tally);
             match state.failed(trouble, false) {
                 Next::Answer { status, reason } => (status, reason),
                 Next::Retry { .. } => trouble.answer(),

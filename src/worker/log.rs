@@ -4,6 +4,7 @@ use super::Core;
 use super::clusters::LocalCluster;
 use super::net::{Net, Stream};
 use super::session::{Tally, Turn};
+use super::story::Attempts;
 use crate::access_log::{More, NOTHING, Phase, Phases, Record, RequestId};
 use crate::config::{LogField, LogTarget, Settings};
 use crate::http::Version;
@@ -17,7 +18,14 @@ use std::cell::{Cell, RefCell};
 pub(super) struct Watch {
     runs: Cell<bool>,
     phases: RefCell<Phases>,
-    picked: RefCell<Option<Box<Picked>>>,
+    notes: RefCell<Option<Box<Notes>>>,
+}
+
+/// What few exchanges have anything of.
+#[derive(Default)]
+struct Notes {
+    picked: Option<Picked>,
+    attempts: Option<Attempts>,
 }
 
 /// How a backend was looked for, in the words of the line.
@@ -29,19 +37,42 @@ struct Picked {
 
 impl Default for Watch {
     fn default() -> Watch {
-        Watch { runs: Cell::new(false), phases: RefCell::new(Phases::new(0)), picked: RefCell::default() }
+        Watch { runs: Cell::new(false), phases: RefCell::new(Phases::new(0)), notes: RefCell::default() }
     }
 }
 
 impl Watch {
     /// An exchange begins, in the phase of its head; its end will want a line if the log is on.
     pub(super) fn begin<N: Net>(&self, core: &Core<N>) {
-        let logs = core.view().settings.log_target != LogTarget::Off;
+        let logs = {
+            let view = core.view();
+            view.settings.log_target != LogTarget::Off || view.settings.recent > 0
+        };
         self.runs.set(logs);
         if logs {
             *self.phases.borrow_mut() = Phases::new(core.net.now_us());
-            *self.picked.borrow_mut() = None;
+            *self.notes.borrow_mut() = None;
         }
+    }
+
+    /// Whether it runs.
+    #[inline]
+    pub(super) fn runs(&self) -> bool {
+        self.runs.get()
+    }
+
+    /// Where the time went until now, if it runs.
+    pub(super) fn phases_at(&self, net: &impl Net) -> Option<Phases> {
+        self.runs.get().then(|| {
+            let mut phases = *self.phases.borrow();
+            phases.end(net.now_us());
+            phases
+        })
+    }
+
+    /// Looks at what is noted of attempts, or notes it.
+    pub(super) fn attempts(&self, look: impl FnOnce(&mut Option<Attempts>)) {
+        look(&mut self.notes.borrow_mut().get_or_insert_default().attempts);
     }
 
     #[inline(never)]
@@ -117,15 +148,39 @@ impl<N: Net, C: Stream> Turn<'_, N, C> {
             }
         }
         let route = view.table.find(self.head.host.of(bytes), self.head.path.of(bytes));
-        *self.watch.picked.borrow_mut() = Some(Box::new(Picked {
-            rule: route.map(|route| route.name.clone()),
-            skipped,
-            key: key.map(|key| format!("{key:016x}")),
-        }));
+        let rule = route.map(|route| route.name.clone());
+        let key = key.map(|key| format!("{key:016x}"));
+        self.watch.notes.borrow_mut().get_or_insert_default().picked = Some(Picked { rule, skipped, key });
+    }
+}
+
+impl<N: Net, C: Stream> Turn<'_, N, C> {
+    /// X-Request-Id as the backend gets it: that of a trusted proxy, else one of our own, once it was made.
+    pub(super) fn request_id<'b>(&self, head_bytes: Option<&'b [u8]>, tally: &Tally<N::Stream>) -> RequestId<'b> {
+        let Some(made) = tally.request_id else { return RequestId::None };
+        let view = self.core.view();
+        let listener = view.settings.listener(self.info.listener);
+        let trusted = listener.zip(self.info.peer).is_some_and(|(listener, peer)| listener.trusts(peer.ip()));
+        let kept = head_bytes.filter(|_| trusted).and_then(|bytes| self.head.fields.value(Known::XRequestId, bytes));
+        kept.map_or(RequestId::Made(made), RequestId::Kept)
     }
 }
 
 impl<N: Net> Core<N> {
+    #[inline(never)]
+    fn keep_recent<C: Stream>(
+        &self,
+        turn: &Turn<'_, N, C>,
+        head_bytes: Option<&[u8]>,
+        tally: &Tally<N::Stream>,
+        most: u32,
+    ) {
+        // Those of which anything went wrong have been kept elsewhere.
+        if tally.reason.is_regular() && tally.retries == 0 {
+            self.stats.stories.add_recent(most as usize, || turn.story(head_bytes, tally));
+        }
+    }
+
     /// The line of an exchange that has ended, if it gets one. `head_bytes` are those of its head, if that was good.
     pub(super) fn log<C: Stream>(
         &self,
@@ -139,11 +194,15 @@ impl<N: Net> Core<N> {
         let view = self.view();
         let settings = &view.settings;
         let lines = &settings.log_lines;
+        if settings.recent > 0 {
+            self.keep_recent(turn, head_bytes, tally, settings.recent);
+        }
         if settings.log_target == LogTarget::Off {
             return Logged::Off;
         }
         let mut phases = turn.watch.phases.borrow_mut();
-        let looked = turn.watch.picked.borrow();
+        let notes = turn.watch.notes.borrow();
+        let looked = notes.as_ref().and_then(|notes| notes.picked.as_ref());
         let picked = tally.status >= 500 || !tally.reason.is_regular() || lines.sample.takes(self.random() as u32);
         if !picked && lines.slow_us.is_none() {
             return Logged::SampledOut;
@@ -158,7 +217,7 @@ impl<N: Net> Core<N> {
         let more = if lines.fields.is_usual() {
             &NOTHING
         } else {
-            asked = more(turn, head_bytes, (tally, looked.as_deref()), settings);
+            asked = more(turn, head_bytes, (tally, looked), settings);
             &asked
         };
         let record = Record {
@@ -207,14 +266,6 @@ fn more<'a, N: Net, C: Stream>(
         let found = turn.head.fields.iter().find(|field| field.name.of(bytes).eq_ignore_ascii_case(name))?;
         Some(found.value.of(bytes))
     };
-    let trusted = || listener.zip(turn.info.peer).is_some_and(|(listener, peer)| listener.trusts(peer.ip()));
-    let request_id = || match tally.request_id {
-        None => RequestId::None,
-        Some(made) => {
-            let kept = head_bytes.and_then(|bytes| turn.head.fields.value(Known::XRequestId, bytes));
-            kept.filter(|_| trusted()).map_or(RequestId::Made(made), RequestId::Kept)
-        }
-    };
     More {
         version: match (head_bytes, turn.head.version) {
             (None, _) => "",
@@ -228,7 +279,7 @@ fn more<'a, N: Net, C: Stream>(
         received: turn.received.get(),
         user_agent: if asks(LogField::UserAgent) { field(b"user-agent") } else { None },
         referer: if asks(LogField::Referer) { field(b"referer") } else { None },
-        request_id: if asks(LogField::RequestId) { request_id() } else { RequestId::None },
+        request_id: if asks(LogField::RequestId) { turn.request_id(head_bytes, tally) } else { RequestId::None },
         rule: looked.and_then(|looked| looked.rule.as_deref()),
         skipped: looked.map(|looked| looked.skipped.as_str()),
         key: looked.and_then(|looked| looked.key.as_deref()),

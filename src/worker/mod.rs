@@ -28,6 +28,7 @@ mod search;
 mod session;
 mod splice;
 pub mod start;
+mod story;
 
 pub use start::Start;
 

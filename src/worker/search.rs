@@ -9,7 +9,7 @@ use super::session::{Tally, Turn};
 use super::{Core, View};
 use crate::access_log::Phase;
 use crate::affinity;
-use crate::exchange::{Exchange, Next, Reason, Trouble, is_too_large};
+use crate::exchange::{Because, Exchange, Next, Reason, Trouble, is_too_large};
 use crate::http::Method;
 use crate::route::balance::{Ask, Pick, Tried};
 use crate::route::health::Standing;
@@ -94,7 +94,12 @@ impl<S: Stream> Search<S> {
         turn.looked(bytes, &cluster, (&self.tried, key, picked));
         let (pick, backend) = match choice {
             Choice::Backend(pick, backend) => (pick, backend),
-            Choice::Nobody => return Found::Answer(self.last.0, self.last.1),
+            Choice::Nobody => {
+                if self.begun {
+                    turn.amend(Because::NobodyLeft);
+                }
+                return Found::Answer(self.last.0, self.last.1);
+            }
             Choice::Wait(why) => return Found::Wait(cluster, why),
         };
         if let Some(ticket) = self.ticket.take() {
@@ -146,9 +151,9 @@ impl<S: Stream> Search<S> {
     }
 
     /// An attempt with `cluster.backends[index]` has failed: what is to be answered, if none may follow.
-    pub fn failed<N: Net<Stream = S>>(
+    pub fn failed<N: Net<Stream = S>, C: Stream>(
         &mut self,
-        core: &Core<N>,
+        turn: &Turn<'_, N, C>,
         cluster: &LocalCluster<S>,
         (index, trouble): (usize, Trouble),
         tally: &mut Tally<S>,
@@ -158,10 +163,11 @@ impl<S: Stream> Search<S> {
             // A pooled connection that had ended is no sign of an outage.
             Next::Retry { avoid } if avoid && !cluster.budget.take(cluster.rule) => {
                 add(&cluster.queue.cell().retries_refused, 1);
+                turn.amend(Because::Budget);
                 Some(trouble.answer())
             }
             Next::Retry { avoid } => {
-                add(&core.stats.retries, 1);
+                add(&turn.core.stats.retries, 1);
                 tally.retries = self.state.retries;
                 self.last = trouble.answer();
                 if let Some(backend) = &tally.backend {

@@ -10,15 +10,15 @@ use super::net::{How, Net, Stream};
 use super::relay;
 use super::search::{Found, Search};
 use super::{ConnInfo, Core};
-use crate::access_log::Phase;
+use crate::access_log::{Phase, RequestId};
 use crate::config::HalfClose;
-use crate::exchange::{Reason, Trouble, answered_here};
-use crate::failures::{self, Failure};
+use crate::exchange::{Because, Reason, Trouble, answered_here};
 use crate::http::body::Body;
 use crate::http::forwarded;
 use crate::http::head::{HeadScan, RequestHead, Scan};
 use crate::http::reject::Reject;
-use crate::http::{Method, Version, reply};
+use crate::http::reply::{self, Cause};
+use crate::http::{Method, Version};
 use crate::limits;
 use std::cell::Cell;
 use std::io::ErrorKind;
@@ -307,13 +307,14 @@ async fn run<N: Net, C: Stream>(turn: &Turn<'_, N, C>, buf: Buf, tally: &mut Tal
             Outcome::Refuse { status, reason } => Some((status, reason)),
             Outcome::Failed { trouble, sent } => {
                 if turn.client_is_gone(tally) {
+                    turn.amend(Because::ClientGone);
                     return (End::Close { linger: false }, buf);
                 }
                 core.blame(&backend, trouble.blame(), sent);
                 if matches!(trouble, Trouble::Closed { reused: true, .. }) {
                     backend.pool.reused(false);
                 }
-                search.failed(core, &cluster, (pick.index, trouble), tally)
+                search.failed(turn, &cluster, (pick.index, trouble), tally)
             }
         };
         // It is free for others while the client takes its answer.
@@ -442,7 +443,15 @@ impl<N: Net, C: Stream> Turn<'_, N, C> {
             if !health {
                 add(&core.stats.own_answers[usize::from(status >= 500)], 1);
             }
+            let made = *tally.request_id.get_or_insert_with(|| core.new_request_id());
+            // What a trusted proxy has named it is that proxy's to tell.
+            let id = match self.request_id(head_bytes, tally) {
+                RequestId::Kept(_) => String::new(),
+                RequestId::Made(_) | RequestId::None => format!("{made:032x}"),
+            };
             let view = core.view();
+            let by = view.settings.via.as_deref().unwrap_or("proxy");
+            let cause = Cause { by, error: reason.proxy_error(), code: reason.code(), request_id: &id };
             let page = if health && status == 200 {
                 Some(("text/plain; charset=utf-8", &b"ok\n"[..]))
             } else {
@@ -460,6 +469,7 @@ impl<N: Net, C: Stream> Turn<'_, N, C> {
                     date: &core.date.get(),
                     page,
                     detail: reason.detail(),
+                    cause: (!health).then_some(cause),
                 },
                 out.vec(),
             );
@@ -481,6 +491,11 @@ impl<N: Net, C: Stream> Turn<'_, N, C> {
 }
 
 impl<N: Net> Core<N> {
+    /// A number for an exchange that no trusted proxy has named.
+    pub(super) fn new_request_id(&self) -> u128 {
+        (u128::from(self.random()) << 64) | u128::from(self.random())
+    }
+
     fn client_rules(&self) -> ClientRules {
         let view = self.view();
         let settings = &view.settings;
@@ -496,27 +511,11 @@ impl<N: Net> Core<N> {
         add(&self.stats.exchanges, 1);
         let ends = tally.cluster.as_ref().map_or(&self.stats.ends, |cluster| cluster.shared.ends.core(self.index));
         ends.add(tally.reason.index(), tally.status);
-        if !tally.reason.is_regular() {
-            self.stats.failures.add(|| self.failure(turn.head, head_bytes, tally));
+        if tally.retries > 0 || !tally.reason.is_regular() {
+            self.keep_failed(turn, head_bytes, tally);
         }
         if self.log(turn, head_bytes, tally) == Logged::SampledOut {
             add(&self.stats.log_sampled_out, 1);
-        }
-    }
-
-    fn failure(&self, head: &RequestHead, head_bytes: Option<&[u8]>, tally: &Tally<N::Stream>) -> Failure {
-        let of = |span: crate::http::Span| head_bytes.map_or_else(String::new, |bytes| failures::text(span.of(bytes)));
-        Failure {
-            unix: self.unix_seconds.get(),
-            client: tally.client,
-            method: of(head.method_span),
-            host: of(head.authority),
-            path: of(head.target),
-            status: tally.status,
-            reason: tally.reason.code(),
-            detail: tally.reason.detail(),
-            cluster: tally.cluster.as_ref().map(|cluster| cluster.shared.name.clone()),
-            backend: tally.backend.as_ref().map(|backend| backend.name.clone()),
         }
     }
 }

@@ -17,6 +17,7 @@ mod smuggling;
 
 mod malformed;
 
+mod why;
 mod wire;
 mod wire_case;
 

@@ -155,6 +155,7 @@ impl Client {
             date: &date,
             page: Some((answer.content_type, &answer.body)),
             detail: "",
+            cause: None,
         };
         reply::write(&reply, &mut self.output);
         self.body = if self.head_only { Arc::default() } else { answer.body };
