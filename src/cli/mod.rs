@@ -1,0 +1,3 @@
+//! What the command line is, before anything is done.
+
+pub mod arguments;
