@@ -12,178 +12,14 @@
 //! be tried again at once, with a fresh connection.
 
 pub mod budget;
+pub mod reason;
+
+pub use reason::{CODES, Reason};
 
 use crate::http::Method;
 use crate::http::framing::Framing;
 use crate::http::head::RequestHead;
 use crate::http::reject::{Failure, Fault};
-use crate::limits;
-
-/// Why an exchange ended as it did: the reason code of its log line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Reason {
-    /// Served to its end.
-    #[default]
-    Done,
-    /// Served to its end, by a backend that is not up: its cluster fails open.
-    FailOpen,
-    /// The request was malformed or refused: the rule it broke.
-    Rejected(Fault),
-    /// The client did not send its head or body in time (408).
-    ClientTimeout,
-    /// The client sent its body slower than the least rate (408).
-    ClientSlow,
-    /// The client went away, or took no bytes in time.
-    ClientAbort,
-    /// The client closed within its request.
-    ClientTruncated,
-    /// The request body is larger than allowed (413).
-    BodyTooLarge,
-    /// No route for this host and path (404).
-    NoRoute,
-    /// No backend of the cluster is up (503).
-    NoBackend,
-    /// It waited for its turn, and more came than may wait (503).
-    QueueFull,
-    /// It waited for its turn for too long (503).
-    QueueTimeout,
-    /// No connection to any backend that was tried (502).
-    ConnectFailed,
-    /// No connection for want of descriptors, ports or memory here, or because a backend's queue is full (503).
-    Busy,
-    /// Connecting took too long (504).
-    ConnectTimeout,
-    /// The backend closed or reset before a response head (502).
-    BackendClosed,
-    /// No response head in time (504).
-    BackendTimeout,
-    /// The response head or its framing is malformed (502), or a body's chunks are (cut).
-    BadResponse(Fault),
-    /// The backend ended within a response body: the client was cut.
-    BackendTruncated,
-    /// The backend fell silent within a response body: the client was cut.
-    BackendStalled,
-    /// An upgrade's tunnel ended by itself.
-    Tunnel,
-    /// A tunnel was silent for too long.
-    TunnelIdle,
-    /// Cut at the end of a drain.
-    Drained,
-    /// Ringway answered by itself as the protocol asks (Max-Forwards).
-    Own,
-    /// Ringway answered on a listener's `health_path`.
-    Health,
-}
-
-/// All reason codes, at [`Reason::index`]. New ones are added at the end.
-pub const CODES: [&str; 27] = [
-    "OK",
-    "REJECTED",
-    "CLIENT_TIMEOUT",
-    "CLIENT_SLOW",
-    "CLIENT_ABORT",
-    "CLIENT_TRUNCATED",
-    "BODY_TOO_LARGE",
-    "NO_ROUTE",
-    "NO_BACKEND",
-    "CONNECT_FAILED",
-    "BUSY",
-    "CONNECT_TIMEOUT",
-    "BACKEND_CLOSED",
-    "BACKEND_TIMEOUT",
-    "BAD_RESPONSE",
-    "BACKEND_TRUNCATED",
-    "BACKEND_STALLED",
-    "TUNNEL",
-    "TUNNEL_IDLE",
-    "DRAINED",
-    "OWN",
-    "HEALTH",
-    "FAIL_OPEN",
-    "QUEUE_FULL",
-    "QUEUE_TIMEOUT",
-    "TLS_HELLO",
-    "HTTP2_PREFACE",
-];
-
-const _: () = assert!(CODES.len() <= limits::REASONS_MAX);
-
-impl Reason {
-    /// The code, as logs and metrics print it. [`Reason::detail`] tells more.
-    pub fn code(self) -> &'static str {
-        CODES[self.index()]
-    }
-
-    /// Its place in [`CODES`], and in the counters of [`crate::route::counts::Ends`].
-    pub fn index(self) -> usize {
-        match self {
-            Reason::Done => 0,
-            // Another protocol on this port is nobody's malformed request: the operator has something to put right.
-            Reason::Rejected(Fault::TlsHello) => 25,
-            Reason::Rejected(Fault::Http2Preface) => 26,
-            Reason::Rejected(_) => 1,
-            Reason::ClientTimeout => 2,
-            Reason::ClientSlow => 3,
-            Reason::ClientAbort => 4,
-            Reason::ClientTruncated => 5,
-            Reason::BodyTooLarge => 6,
-            Reason::NoRoute => 7,
-            Reason::NoBackend => 8,
-            Reason::ConnectFailed => 9,
-            Reason::Busy => 10,
-            Reason::ConnectTimeout => 11,
-            Reason::BackendClosed => 12,
-            Reason::BackendTimeout => 13,
-            Reason::BadResponse(_) => 14,
-            Reason::BackendTruncated => 15,
-            Reason::BackendStalled => 16,
-            Reason::Tunnel => 17,
-            Reason::TunnelIdle => 18,
-            Reason::Drained => 19,
-            Reason::Own => 20,
-            Reason::Health => 21,
-            Reason::FailOpen => 22,
-            Reason::QueueFull => 23,
-            Reason::QueueTimeout => 24,
-        }
-    }
-
-    /// The exchange ended as it should: nobody failed, refused or gave up.
-    pub fn is_regular(self) -> bool {
-        matches!(self, Reason::Done | Reason::FailOpen | Reason::Health | Reason::Tunnel | Reason::Own)
-    }
-
-    /// The broken rule, where one was.
-    pub fn fault(self) -> Option<Fault> {
-        match self {
-            Reason::Rejected(fault) | Reason::BadResponse(fault) => Some(fault),
-            _ => None,
-        }
-    }
-
-    /// One sentence for the body of an own answer.
-    pub fn detail(self) -> &'static str {
-        match self {
-            Reason::Rejected(fault) => fault.describe(),
-            Reason::ClientTimeout => "The request did not arrive in time.",
-            Reason::ClientSlow => "The request body arrived too slowly.",
-            Reason::ClientTruncated => "The request ended before it was complete.",
-            Reason::BodyTooLarge => "The request body is larger than this application accepts.",
-            Reason::NoRoute => "No application is configured under this name.",
-            Reason::NoBackend => "The application has no running backend at the moment.",
-            Reason::QueueFull => "Too many requests wait for the application.",
-            Reason::QueueTimeout => "The application did not take the request in time.",
-            Reason::ConnectFailed => "The application could not be reached.",
-            Reason::Busy => "Too many connections are open at the moment.",
-            Reason::ConnectTimeout => "The application could not be reached in time.",
-            Reason::BackendClosed => "The application closed the connection without an answer.",
-            Reason::BackendTimeout => "The application did not answer in time.",
-            Reason::BadResponse(_) => "The application's answer was not valid HTTP.",
-            Reason::Health => "Ringway is not ready for traffic.",
-            _ => "",
-        }
-    }
-}
 
 /// What Ringway answers by itself to a request with a good head, whatever the route. `secured`: an https resource may be
 /// served here. `health`: whether health checks are asked for at this path, and whether the process wants traffic.
@@ -340,29 +176,6 @@ mod tests {
 
     fn next(method: Method, trouble: Trouble, replayable: bool) -> Next {
         Exchange::new(method, 3).failed(trouble, replayable)
-    }
-
-    #[test]
-    fn codes_stand_where_their_reasons_say() {
-        let fault = Fault::BareCr;
-        for (reason, code) in [
-            (Reason::Done, "OK"),
-            (Reason::Rejected(fault), "REJECTED"),
-            (Reason::Rejected(Fault::TlsHello), "TLS_HELLO"),
-            (Reason::Rejected(Fault::Http2Preface), "HTTP2_PREFACE"),
-            (Reason::NoBackend, "NO_BACKEND"),
-            (Reason::BadResponse(fault), "BAD_RESPONSE"),
-            (Reason::BackendStalled, "BACKEND_STALLED"),
-            (Reason::Drained, "DRAINED"),
-            (Reason::Own, "OWN"),
-            (Reason::Health, "HEALTH"),
-        ] {
-            assert_eq!(reason.code(), code);
-        }
-        let mut codes = CODES.to_vec();
-        codes.sort_unstable();
-        codes.dedup();
-        assert_eq!(codes.len(), CODES.len());
     }
 
     #[test]
