@@ -90,7 +90,8 @@ pub enum Level {
     Change,
 }
 
-const COMMANDS: [&str; 14] = [
+/// The names of all commands.
+pub const COMMANDS: [&str; 14] = [
     "status", "routes", "config", "errors", "why_slow", "explain", "reload", "apply", "backend", "pause", "resume",
     "log", "ready", "stop",
 ];

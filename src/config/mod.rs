@@ -4,7 +4,7 @@
 //! against the JSON Schema, which is derived from the types in `file`; `cross` finds what is wrong between two places;
 //! `check` turns a faultless file into a [`Plan`]; `budget` sets the plan against the limit of open files; `patch` merges
 //! changes over the file. `value`, `words` and `route_key` know how single values are written, `log` what the access log
-//! can tell. `command` with `orders`, and `answer` with `receipt`, are what travels over the control socket. Only this room
+//! can tell, `keys` lists the keys for people. `command` with `orders`, and `answer` with `receipt`, are what travels over the control socket. Only this room
 //! and the code that prints JSON names serde.
 
 pub mod answer;
@@ -15,6 +15,7 @@ mod cross;
 pub mod fault;
 pub mod file;
 mod health;
+pub mod keys;
 mod log;
 pub mod orders;
 mod pages;
@@ -28,6 +29,7 @@ pub mod value;
 pub mod words;
 
 pub use log::{LogField, LogFields, LogLines, Share};
+pub use shape::nearest;
 
 use self::command::Level;
 use crate::http::head::Underscores;
