@@ -3,7 +3,8 @@
 mod cli;
 
 use clap::Parser;
-use cli::arguments::{Cli, Command, Ctl, Demo, Explain, Parse};
+use cli::arguments::{Cli, Command, Ctl, Demo, Explain, OfCtl, Parse};
+use cli::{completions, help, man};
 use ringway::config::check;
 use ringway::control::Ended;
 use ringway::control::signals::Signals;
@@ -37,6 +38,9 @@ fn main() {
         Command::Parse(asked) => parse(&asked),
         Command::Explain(asked) => explain(asked),
         Command::Ctl(ctl) => control(ctl),
+        Command::Help { words } => help(&words),
+        Command::Completions { shell } => print(&completions::script(shell)),
+        Command::Man { dir } => man(dir),
     };
     std::process::exit(code);
 }
@@ -153,7 +157,31 @@ fn ask_file(config: Option<PathBuf>, question: &Question) -> Result<Explanation,
     ask(&snapshot).map_err(|why| (why, BAD_USAGE))
 }
 
+fn help(words: &[String]) -> i32 {
+    match help::told(words) {
+        Ok(text) => print(&text),
+        Err(why) => complain(&format!("ringway help: {why}"), BAD_USAGE),
+    }
+}
+
+fn man(directory: Option<PathBuf>) -> i32 {
+    let Some(directory) = directory else {
+        return match man::top() {
+            Ok(page) => print(&page),
+            Err(e) => complain(&format!("ringway man: {e}"), FAILED),
+        };
+    };
+    match man::write(&directory) {
+        Ok(pages) => print(&format!("{pages} pages in {}", directory.display())),
+        Err(e) => complain(&format!("ringway man: {}: {e}", directory.display()), FAILED),
+    }
+}
+
 fn control(Ctl { socket, json, command }: Ctl) -> i32 {
+    let command = match command {
+        OfCtl::Asked(command) => command,
+        OfCtl::Help { words } => return help(&[vec!["ctl".to_owned()], words].concat()),
+    };
     let socket = match socket.map_or_else(|| ctl::default_socket(&DEFAULT_FILES), Ok) {
         Ok(socket) => socket,
         Err(why) => return complain(&format!("ringway ctl: {why}"), FAILED),

@@ -6,11 +6,47 @@ use ringway::parse;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+/// What the exit codes of the program say.
+pub const EXIT_CODES: [(&str, &str); 3] = [
+    ("0", "Good; of a proxy: it has stopped, and its connections had ended."),
+    (
+        "1",
+        "Failed, or an answer that is a no: something would hurt (doctor), a message is refused (parse), Ringway would \
+           answer by itself (explain).",
+    ),
+    ("2", "A bad config, patch or question, or bad usage."),
+];
+
+/// What those of `ringway ctl` say.
+pub const CTL_EXIT_CODES: [(&str, &str); 3] = [
+    ("0", "Done."),
+    ("1", "Refused, failed, or not finished in time; also if no proxy answers."),
+    ("2", "The config or the patch is bad, or the command line."),
+];
+
+/// What a running proxy does at a signal.
+pub const SIGNALS: [(&str, &str); 3] = [
+    ("HUP", "Reloads the config, as ringway ctl reload does."),
+    ("USR1", "Opens the access log again, after it was renamed."),
+    ("TERM, INT", "Lets connections end, drain_timeout at most, and stops; a second one stops at once."),
+];
+
+/// The files that are looked for without being named.
+pub const FILES: [(&str, &str); 2] = [
+    ("./config.json", "The config, without --config."),
+    ("/etc/ringway/config.json", "The config, where there is none in the working directory."),
+];
+
+/// The environment that the program looks at.
+pub const ENVIRONMENT: [(&str, &str); 1] =
+    [("RINGWAY_LOG", "Least level of the operational log on standard error: error, warn, info, debug, trace or off.")];
+
 /// An HTTP/1.1 load-balancing reverse proxy for Linux on io_uring, one event loop per core.
 #[derive(Parser)]
 #[command(
     name = "ringway",
     version,
+    disable_help_subcommand = true,
     after_help = "\
 Examples:
   ringway demo                           see it work, with nothing installed
@@ -21,7 +57,9 @@ Examples:
   ringway parse request.bin              what Ringway makes of raw bytes: verdict, place and clause of a fault
 
 Signals of a running proxy: HUP reloads, USR1 opens the access log again, TERM and INT let connections end and stop
-(a second one stops at once). Exit codes: 0 good, 1 failed, 2 bad config or bad usage. RINGWAY_LOG=debug says more."
+(a second one stops at once). Exit codes: 0 good, 1 failed, 2 bad config or bad usage. RINGWAY_LOG=debug says more.
+
+Topics: ringway help config [KEY], ringway help ctl, ringway help reasons [CODE]."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -107,6 +145,42 @@ Examples:
   ringway ctl apply patch.json --wait drained
   ringway ctl backend drain app/b1 --why disk --wait drained")]
     Ctl(Ctl),
+    /// Tell more of a command, or of a topic: the config's keys, the control commands, the reason codes.
+    #[command(after_help = "\
+Examples:
+  ringway help run
+  ringway help config                       every key: what may stand there, its default, what it does
+  ringway help config clusters.*.timeouts   those below it
+  ringway help config hold_down             those of this name
+  ringway help ctl                          every control command, exit codes, the protocol
+  ringway help reasons                      why Ringway answers by itself, and what to do about it
+  ringway help reasons NO_BACKEND")]
+    Help {
+        /// A command, or config, ctl or reasons; then what of it.
+        #[arg(value_name = "COMMAND or TOPIC")]
+        words: Vec<String>,
+    },
+    /// Print what a shell needs to complete the command line.
+    #[command(after_help = "\
+Examples:
+  ringway completions bash > /usr/share/bash-completion/completions/ringway
+  ringway completions zsh > /usr/share/zsh/site-functions/_ringway
+  ringway completions fish > /usr/share/fish/vendor_completions.d/ringway.fish
+  source <(ringway completions bash)        for this shell alone")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write those of all commands.
+    #[command(after_help = "\
+Examples:
+  ringway man | man -l -
+  ringway man --dir /usr/share/man/man1")]
+    Man {
+        /// Write all pages to this directory, which is made if need be: ringway.1 and one for each command.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
 }
 
 #[derive(Args)]
@@ -175,5 +249,17 @@ pub struct Ctl {
     #[arg(long, global = true)]
     pub json: bool,
     #[command(subcommand)]
-    pub command: CtlCommand,
+    pub command: OfCtl,
+}
+
+#[derive(Subcommand)]
+pub enum OfCtl {
+    #[command(flatten)]
+    Asked(CtlCommand),
+    /// Tell more of a control command, or of all of them.
+    Help {
+        /// The command.
+        #[arg(value_name = "COMMAND")]
+        words: Vec<String>,
+    },
 }
