@@ -104,7 +104,7 @@ impl<'s> Walk<'s, '_> {
                 None => "a text".to_owned(),
             },
             "boolean" => "true or false".to_owned(),
-            "array" => format!("a list of {}", self.items(schema)),
+            "array" => format!("a list, each {}", self.items(schema)),
             "object" if schema.get("properties").is_some() => "an object".to_owned(),
             "object" => self.map(schema),
             other => other.to_owned(),
@@ -113,11 +113,15 @@ impl<'s> Walk<'s, '_> {
     }
 
     fn items(&self, schema: &Json) -> String {
-        let Some(items) = schema.get("items") else { return "values".to_owned() };
+        let Some(items) = schema.get("items") else { return "any value".to_owned() };
         let forms = forms(self.root, items);
         let words = forms.iter().filter(|form| form.get("const").is_some()).count();
         // Too many to stand in a line: they follow, each with what it does.
-        if words > 4 { "words".to_owned() } else { listed(&unique(forms.iter().flat_map(|form| self.kinds(form)))) }
+        if words > 4 {
+            "one of the words below".to_owned()
+        } else {
+            listed(&unique(forms.iter().flat_map(|form| self.kinds(form))))
+        }
     }
 
     fn map(&self, schema: &Json) -> String {

@@ -51,7 +51,7 @@ pub(super) fn kind(format: &str) -> &'static str {
         "ringway-rate" => "bytes a second, as \"240B\"",
         "ringway-address" => "an address, as \"10.0.0.1:80\", \"app.internal:80\" or \"unix:/run/app.sock\"",
         "ringway-listen-address" => "an address, as \"0.0.0.0:80\", \"[::]:80\" or \"unix:/run/app.sock\"",
-        "ringway-block" => "blocks of addresses, as \"10.0.0.0/8\"",
+        "ringway-block" => "a block of addresses, as \"10.0.0.0/8\"",
         "ringway-mode" => "an octal number, as \"0660\"",
         "ringway-name" => "name",
         "ringway-route" => "host and path",
