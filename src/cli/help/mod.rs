@@ -41,7 +41,12 @@ fn of_command(program: Command, words: &[&str]) -> Result<String, String> {
         };
         at = below;
     }
-    Ok(at.render_long_help().to_string())
+    // Clap knows by itself how long a help is.
+    let line = ["ringway"].into_iter().chain(words.iter().copied()).chain(["--help"]);
+    match Cli::command().try_get_matches_from(line) {
+        Err(help) => Ok(help.render().to_string()),
+        Ok(_) => Err("clap has no help".to_owned()),
+    }
 }
 
 /// A fault with what was probably meant.
