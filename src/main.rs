@@ -1,12 +1,16 @@
 //! The command line. Everything else is in the library.
 
-use clap::{Args, Parser, Subcommand};
+mod cli;
+
+use clap::Parser;
+use cli::arguments::{Cli, Command, Ctl, Demo, DiffArgs, Explain, OfCtl, Parse};
+use cli::{completions, help, man};
 use ringway::config::check;
 use ringway::config::command::Command as ControlCommand;
 use ringway::control::signals::Signals;
 use ringway::control::start::{self, DEFAULT_FILES, Failure};
 use ringway::control::{Ended, dry};
-use ringway::ctl::arguments::{Asked, CtlCommand};
+use ringway::ctl::arguments::Asked;
 use ringway::diff::Diff;
 use ringway::diff::replay::{Replay, Replayer};
 use ringway::explain::{Explanation, Question};
@@ -16,7 +20,6 @@ use ringway::publish::Snapshot;
 use ringway::worker::net::machine;
 use ringway::{ctl, demo, diff, doctor, explain, parse, worker};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 #[global_allocator]
@@ -27,213 +30,6 @@ const GOOD: i32 = 0;
 const FAILED: i32 = 1;
 const BAD_CONFIG: i32 = 2;
 const BAD_USAGE: i32 = 2;
-
-/// An HTTP/1.1 load-balancing reverse proxy for Linux on io_uring, one event loop per core.
-#[derive(Parser)]
-#[command(
-    name = "ringway",
-    version,
-    after_help = "\
-Examples:
-  ringway demo                           see it work, with nothing installed
-  ringway check config.json              all faults of a config, each with its place
-  ringway run --config config.json       serve
-  ringway ctl status                     what runs, what is down since when and why
-  ringway ctl reload                     take over the changed config, touching no connection
-  ringway parse request.bin              what Ringway makes of raw bytes: verdict, place and clause of a fault
-
-Signals of a running proxy: HUP reloads, USR1 opens the access log again, TERM and INT let connections end and stop
-(a second one stops at once). Exit codes: 0 good, 1 failed, 2 bad config or bad usage. RINGWAY_LOG=debug says more."
-)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Serve until told to stop.
-    #[command(after_help = "\
-Without --config, ./config.json and /etc/ringway/config.json are tried in this order.
-
-Example: ringway run --config /etc/ringway/config.json")]
-    Run {
-        /// The config file.
-        #[arg(long, value_name = "FILE")]
-        config: Option<PathBuf>,
-    },
-    /// Check a config file: all faults at once, each as FILE:LINE:COLUMN.
-    #[command(after_help = "\
-Exit code 0 if the file is good, 2 if it is not.
-
-Examples:
-  ringway check config.json
-  ringway check config.json --show      the effective config, all defaults filled in")]
-    Check {
-        /// The config file.
-        file: PathBuf,
-        /// Print the effective config as JSON.
-        #[arg(long)]
-        show: bool,
-    },
-    /// Print the JSON Schema of the config file.
-    #[command(after_help = "\
-Example: ringway schema > ringway.schema.json, with \"$schema\": \"./ringway.schema.json\" in the config")]
-    Schema,
-    /// Look at this machine: driver, limits, cores; what would hurt under load, and the cure.
-    #[command(after_help = "Exit code 0 if nothing would hurt, 1 if something would.")]
-    Doctor,
-    /// Three backends and the proxy before them, in one process; one backend dies and comes back.
-    #[command(after_help = "\
-Examples:
-  ringway demo
-  ringway demo --port 9000 --for 10")]
-    Demo(Demo),
-    /// Judge raw HTTP/1.1 messages: what is accepted, what refused and at which byte, and what would go on.
-    #[command(after_help = "\
-The file holds raw bytes: one or more requests in a row, as a client sends them on one connection, or responses, as a
-backend does. They are judged by the code that serves traffic, with the settings that hold by default. Of each message is
-told: the verdict; how its body ends; of one that is refused, status, reason, the byte offset in the file of the first
-fault, the clause of the RFC that it breaks and the bytes around it; of one that is accepted, the head as it would go on.
-
-Exit code 0 if all are accepted, 1 if one is refused, 2 if the file cannot be read.
-
-Examples:
-  ringway parse request.bin
-  printf 'GET / HTTP/1.1\\r\\nHost : a\\r\\n\\r\\n' | ringway parse -
-  ringway parse --response --to HEAD answer.bin --json
-  ringway ctl errors --save refused")]
-    Parse(Parse),
-    /// Tell where a request would go, and why: the rule and those it beat, the backends, the head as it would go on.
-    #[command(after_help = "\
-Asked of the functions that serve traffic: by a config file, as if every backend were up, or with --live by the running
-proxy, with the states of now. Without --config (or --socket), ./config.json and /etc/ringway/config.json are tried in this
-order. Without --listener, the one with the URL's port is taken, or else the first by name.
-
-Exit code 0 if the request would go on, 1 if Ringway would answer it by itself, 2 if the config or the question is bad.
-
-Examples:
-  ringway explain GET http://app-user.web.example.io/
-  ringway explain --live GET http://app-user.web.example.io/
-  ringway explain --config new.json POST http://shop.example.com/cart --header 'Cookie: id=7' --from 10.0.0.9 --json")]
-    Explain(Explain),
-    /// Tell what another config would change: which requests go elsewhere, what clusters and settings become.
-    #[command(after_help = "\
-Routes are compared class by class: the requests whose closest host and longest path, of both configs together, are those of
-one rule. NEW is compared with --against FILE, or with --live with what runs, patches included; without either, with
-./config.json or /etc/ringway/config.json. --replay tells what share of the requests of an access log (in JSON, with the
-fields host and path; client, backend and key make it more exact) would meet another backend.
-
-Exit code 0 if nothing differs, 1 if something does, 2 if a config or the log is bad.
-
-Examples:
-  ringway diff new.json
-  ringway diff new.json --live --replay /var/log/ringway/access.log
-  ringway diff new.json --against old.json --json")]
-    Diff(DiffArgs),
-    /// Talk to a running proxy over its control socket.
-    #[command(after_help = "\
-Without --socket, \"control.socket\" of ./config.json or /etc/ringway/config.json is taken.
-
-Examples:
-  ringway ctl status
-  ringway ctl status --json
-  ringway ctl --socket /run/ringway.sock reload
-  ringway ctl reload new.json
-  ringway ctl apply patch.json --wait drained
-  ringway ctl backend drain app/b1 --why disk --wait drained")]
-    Ctl(Ctl),
-}
-
-#[derive(Args)]
-struct Demo {
-    /// The port of 127.0.0.1 that the proxy listens on; 0 takes a free one.
-    #[arg(long, default_value_t = 8080)]
-    port: u16,
-    /// Stop after so many seconds; without it, at Ctrl-C.
-    #[arg(long = "for", value_name = "SECONDS")]
-    seconds: Option<u64>,
-}
-
-#[derive(Args)]
-struct Parse {
-    /// The file, or `-` for standard input.
-    file: PathBuf,
-    /// It holds responses.
-    #[arg(long)]
-    response: bool,
-    /// Method of the requests that the responses answer.
-    #[arg(long, value_name = "METHOD", default_value = "GET", requires = "response")]
-    to: String,
-    /// Value of those requests' Upgrade field.
-    #[arg(long, value_name = "PROTOCOL", default_value = "", hide_default_value = true, requires = "response")]
-    upgrade: String,
-    /// Print the verdicts as JSON.
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Args)]
-struct Explain {
-    /// The method, as GET.
-    method: String,
-    /// The URL, as http://host/path.
-    url: String,
-    /// The config file.
-    #[arg(long, value_name = "FILE", conflicts_with = "live")]
-    config: Option<PathBuf>,
-    /// Ask the running proxy, with the states that backends have now.
-    #[arg(long)]
-    live: bool,
-    /// Its control socket.
-    #[arg(long, value_name = "PATH", requires = "live")]
-    socket: Option<PathBuf>,
-    /// Address of the connection's peer.
-    #[arg(long, value_name = "IP", default_value_t = parse::CLIENT)]
-    from: IpAddr,
-    /// A field of the request; may be given several times.
-    #[arg(long = "header", value_name = "NAME: VALUE")]
-    headers: Vec<String>,
-    /// Name of the listener that it comes to.
-    #[arg(long, value_name = "NAME")]
-    listener: Option<String>,
-    /// Print the explanation as JSON.
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Args)]
-struct DiffArgs {
-    /// The new config.
-    new: PathBuf,
-    /// The config that it is compared with.
-    #[arg(long, value_name = "FILE", conflicts_with = "live")]
-    against: Option<PathBuf>,
-    /// Compare with what the running proxy runs on.
-    #[arg(long)]
-    live: bool,
-    /// Its control socket.
-    #[arg(long, value_name = "PATH", requires = "live")]
-    socket: Option<PathBuf>,
-    /// An access log, `-` for standard input.
-    #[arg(long, value_name = "LOG")]
-    replay: Option<PathBuf>,
-    /// Print the differences as JSON.
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Args)]
-struct Ctl {
-    /// The control socket.
-    #[arg(long, value_name = "PATH")]
-    socket: Option<PathBuf>,
-    /// Print the answer as JSON.
-    #[arg(long, global = true)]
-    json: bool,
-    #[command(subcommand)]
-    command: CtlCommand,
-}
 
 fn main() {
     let code = match Cli::parse().command {
@@ -246,6 +42,9 @@ fn main() {
         Command::Explain(asked) => explain(asked),
         Command::Diff(asked) => compare(&asked),
         Command::Ctl(ctl) => control(ctl),
+        Command::Help { words } => help(&words),
+        Command::Completions { shell } => print(&completions::script(shell)),
+        Command::Man { dir } => man(dir),
     };
     std::process::exit(code);
 }
@@ -421,7 +220,31 @@ fn ask_file(config: Option<PathBuf>, question: &Question) -> Result<Explanation,
     ask(&snapshot).map_err(|why| (why, BAD_USAGE))
 }
 
+fn help(words: &[String]) -> i32 {
+    match help::told(words) {
+        Ok(text) => print(&text),
+        Err(why) => complain(&format!("ringway help: {why}"), BAD_USAGE),
+    }
+}
+
+fn man(directory: Option<PathBuf>) -> i32 {
+    let Some(directory) = directory else {
+        return match man::top() {
+            Ok(page) => print(&page),
+            Err(e) => complain(&format!("ringway man: {e}"), FAILED),
+        };
+    };
+    match man::write(&directory) {
+        Ok(pages) => print(&format!("{pages} pages in {}", directory.display())),
+        Err(e) => complain(&format!("ringway man: {}: {e}", directory.display()), FAILED),
+    }
+}
+
 fn control(Ctl { socket, json, command }: Ctl) -> i32 {
+    let command = match command {
+        OfCtl::Asked(command) => command,
+        OfCtl::Help { words } => return help(&[vec!["ctl".to_owned()], words].concat()),
+    };
     let socket = match socket.map_or_else(|| ctl::default_socket(&DEFAULT_FILES), Ok) {
         Ok(socket) => socket,
         Err(why) => return complain(&format!("ringway ctl: {why}"), FAILED),

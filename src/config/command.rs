@@ -94,7 +94,8 @@ pub enum Level {
     Change,
 }
 
-const COMMANDS: [&str; 16] = [
+/// The names of all commands.
+pub const COMMANDS: [&str; 16] = [
     "status", "routes", "config", "errors", "why", "events", "why_slow", "explain", "reload", "apply", "backend",
     "pause", "resume", "log", "ready", "stop",
 ];

@@ -323,7 +323,7 @@ pub struct Pool {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Patience")]
     pub idle: Option<Patience>,
-    /// How many each worker keeps per backend; 0 makes a new connection for each request. Default: 64.
+    /// How many each worker keeps per backend; 0 makes a new connection for each request. Default: 256.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "u32", range(max = limits::POOL_MAX))]
     pub max: Option<u32>,

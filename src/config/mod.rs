@@ -4,8 +4,8 @@
 //! against the JSON Schema, which is derived from the types in `file`; `cross` finds what is wrong between two places;
 //! `check` turns a faultless file into a [`Plan`]; `budget` sets the plan against the limit of open files; `patch` merges
 //! changes over the file. `value`, `words` and `route_key` know how single values are written, `log` what the access log
-//! can tell. `command` with `orders`, and `answer` with `receipt`, are what travels over the control socket. Only this room
-//! and the code that prints JSON names serde.
+//! can tell; `keys` lists the schema's keys for people. `command` with `orders`, and `answer` with `receipt`, are what
+//! travels over the control socket. Only this room and the code that prints JSON names serde.
 
 pub mod answer;
 pub mod budget;
@@ -17,6 +17,7 @@ pub mod events;
 pub mod fault;
 pub mod file;
 mod health;
+pub mod keys;
 mod log;
 pub mod orders;
 mod pages;
@@ -31,6 +32,7 @@ pub mod value;
 pub mod words;
 
 pub use log::{LogField, LogFields, LogLines, Share};
+pub use shape::nearest;
 
 use self::command::Level;
 use crate::http::head::Underscores;

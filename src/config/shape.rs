@@ -213,16 +213,16 @@ impl<'s, 'v> Walk<'s, 'v, '_> {
     }
 }
 
-fn resolve<'s>(root: &'s Json, schema: &'s Json) -> &'s Json {
+pub(super) fn resolve<'s>(root: &'s Json, schema: &'s Json) -> &'s Json {
     let name = schema.get("$ref").and_then(Json::as_str).and_then(|r| r.strip_prefix("#/$defs/"));
     name.and_then(|n| root.get("$defs")?.get(n)).unwrap_or(schema)
 }
 
-fn alternatives(schema: &Json) -> Option<&Vec<Json>> {
+pub(super) fn alternatives(schema: &Json) -> Option<&Vec<Json>> {
     schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Json::as_array)
 }
 
-fn type_names(schema: &Json) -> impl Iterator<Item = &str> {
+pub(super) fn type_names(schema: &Json) -> impl Iterator<Item = &str> {
     let types = schema.get("type");
     let list = types.and_then(Json::as_array).into_iter().flatten();
     list.chain(types.filter(|t| t.is_string())).filter_map(Json::as_str)
@@ -277,7 +277,7 @@ fn describe(value: &Value<'_>) -> String {
 }
 
 /// The candidate that was probably meant: near, in proportion to its length.
-pub(super) fn nearest<'c>(typed: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
+pub fn nearest<'c>(typed: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
     let far = typed.len() / 3 + 1;
     let near = candidates.filter(|c| c.len().abs_diff(typed.len()) <= far);
     let scored = near.map(|c| (strsim::osa_distance(&c.to_lowercase(), &typed.to_lowercase()), c));

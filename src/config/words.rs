@@ -41,6 +41,36 @@ pub(super) fn check(format: &str, text: &str) -> Result<(), Refusal> {
     }
 }
 
+/// What a format is called, with an example where that says more.
+pub(super) fn kind(format: &str) -> &'static str {
+    match format {
+        "ringway-duration" => "a duration, as \"30s\"",
+        "ringway-patience" => "a duration above zero, as \"30s\"",
+        "ringway-latency" => "a duration above zero, as \"250ms\"",
+        "ringway-size" => "a size, as \"16KiB\", or \"unlimited\"",
+        "ringway-rate" => "bytes a second, as \"240B\"",
+        "ringway-address" => "an address, as \"10.0.0.1:80\", \"app.internal:80\" or \"unix:/run/app.sock\"",
+        "ringway-listen-address" => "an address, as \"0.0.0.0:80\", \"[::]:80\" or \"unix:/run/app.sock\"",
+        "ringway-block" => "a block of addresses, as \"10.0.0.0/8\"",
+        "ringway-mode" => "an octal number, as \"0660\"",
+        "ringway-name" => "name",
+        "ringway-route" => "host and path",
+        "ringway-own-status" => "status",
+        "ringway-pseudonym" => "a name",
+        "ringway-log-target" => "\"off\", \"stdout\" or a path, as \"./access.log\"",
+        "ringway-path" => "a path of a file",
+        "ringway-token" => "a name of a field or cookie",
+        "ringway-probe-path" | "ringway-health-path" => "a path, as \"/health\"",
+        "ringway-method" => "a method",
+        "ringway-probe-host" => "a host",
+        "ringway-probe-field" => "name of a field",
+        "ringway-field-value" => "its value",
+        "ringway-probe-text" => "a text",
+        "ringway-status-class" => "a class, as \"5xx\"",
+        _ => "a text",
+    }
+}
+
 /// A duration that cannot be zero: it would end every exchange at once.
 fn patience(text: &str) -> Result<u32, Refusal> {
     match value::duration(text)? {

@@ -24,6 +24,35 @@ pub enum Standing {
     Maint = 3,
 }
 
+impl Standing {
+    /// All of them, at their places in [`STATES`].
+    pub const ALL: [Standing; STATES.len()] = [Standing::Up, Standing::Down, Standing::Drain, Standing::Maint];
+
+    /// What that is, for operators.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Standing::Up => "It takes traffic.",
+            Standing::Down => "It is held down, or being probed: it takes none, unless its cluster fails open.",
+            Standing::Drain => "It takes no new requests, by an operator's order; running ones end by themselves.",
+            Standing::Maint => "It is out of service, by an operator's order: as drained, and not probed.",
+        }
+    }
+
+    /// What to do about it.
+    pub fn cure(self) -> &'static str {
+        match self {
+            Standing::Up => "Nothing.",
+            Standing::Down => {
+                "`ringway ctl backends` tells since when and why. A good probe brings it back; `ringway ctl backend up` \
+                 has it probed at once."
+            }
+            Standing::Drain | Standing::Maint => {
+                "`ringway ctl backends` tells who wished it and why; `ringway ctl backend up` takes that back."
+            }
+        }
+    }
+}
+
 /// State of an endpoint as published to the workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State {

@@ -90,6 +90,39 @@ impl fmt::Display for Fault {
     }
 }
 
+impl Fault {
+    /// One of each kind, with the numbers that it would have by default.
+    pub const KINDS: [Fault; 5] = [
+        Fault::Failures { count: 3, statuses: false },
+        Fault::Failures { count: 3, statuses: true },
+        Fault::Rate { failed: 10, ended: 20, within: 10 },
+        Fault::Silent,
+        Fault::Timeout,
+    ];
+
+    /// What to do about it.
+    pub fn cure(self) -> &'static str {
+        match self {
+            Fault::Failures { statuses: false, .. } => {
+                "Look whether it runs and its own log. `health.failures` sets how many in a row it takes."
+            }
+            Fault::Failures { statuses: true, .. } => {
+                "Look whether it runs and its own log. `health.failures` sets how many in a row it takes, \
+                 `health.statuses` which statuses count."
+            }
+            Fault::Rate { .. } => "Look at its own log. `health.rate` sets the share, of how many, within what time.",
+            Fault::Silent => {
+                "It hangs: look what it is at. `timeouts.head` sets how long a response may take; a backend that \
+                 answers others meanwhile is not marked for this."
+            }
+            Fault::Timeout => {
+                "`timeouts.head` sets how long a response may take; `health.on_timeout` that any timeout marks it, \
+                 also while it answers others."
+            }
+        }
+    }
+}
+
 /// Judges one endpoint by the cells of all cores. Cells belong to their cores and are never reset by others, so a judge
 /// remembers what has had its consequence already.
 ///

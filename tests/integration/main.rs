@@ -73,6 +73,7 @@ mod metrics;
 mod death;
 
 mod cli;
+mod help;
 
 mod toy;
 mod toy_server;

@@ -53,6 +53,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "parse",
             "publish",
             "route",
+            "stories",
             "supervisor",
             "worker",
         ],

@@ -8,5 +8,6 @@ mod conformance;
 mod layers;
 mod mutants;
 mod names;
+mod reasons;
 mod rules;
 mod source;
