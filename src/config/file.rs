@@ -1,6 +1,6 @@
 //! The config file as the operator types it. The JSON Schema is derived from these types, and with it the check of the
 //! file's shape (`shape`), `ringway schema`, and the table of keys in docs/CONFIG.md: a key is described here and
-//! nowhere else. Only `check` sees these types.
+//! nowhere else. Only `check` sees these types, and what writes configs by itself (`brief`).
 
 use super::words::*;
 use super::{LogField, LogFields};
@@ -74,6 +74,30 @@ pub struct File {
     /// Value of Retry-After on the 503 that says that no backend is up.
     #[serde(default = "retry_after")]
     pub retry_after: Duration,
+}
+
+impl Default for File {
+    fn default() -> File {
+        File {
+            schema: None,
+            listeners: BTreeMap::new(),
+            clusters: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            defaults: Policy::default(),
+            workers: None,
+            io: IoWord::default(),
+            control: Control::default(),
+            state_file: None,
+            status: Status::default(),
+            limits: Limits::default(),
+            client: Client::default(),
+            headers: Headers::default(),
+            log: Log::default(),
+            pages: BTreeMap::new(),
+            drain_timeout: drain_timeout(),
+            retry_after: retry_after(),
+        }
+    }
 }
 
 /// A listener: its address alone, or with settings.
