@@ -24,11 +24,13 @@ pub mod supervisor;
 mod sync;
 
 pub mod access_log;
+pub mod cli;
 pub mod control;
 pub mod ctl;
 pub mod demo;
 pub mod doctor;
 pub mod explain;
+pub mod import;
 pub mod metrics;
 pub mod parse;
 pub mod worker;

@@ -1,6 +1,7 @@
 //! The command line. Everything else is in the library.
 
 use clap::{Args, Parser, Subcommand};
+use ringway::cli::hipache::{self, Hipache};
 use ringway::config::check;
 use ringway::control::Ended;
 use ringway::control::signals::Signals;
@@ -38,6 +39,7 @@ Examples:
   ringway ctl status                     what runs, what is down since when and why
   ringway ctl reload                     take over the changed config, touching no connection
   ringway parse request.bin              what Ringway makes of raw bytes: verdict, place and clause of a fault
+  ringway import hipache dump.rdb        a config of what a Hipache has in its Redis
 
 Signals of a running proxy: HUP reloads, USR1 opens the access log again, TERM and INT let connections end and stop
 (a second one stops at once). Exit codes: 0 good, 1 failed, 2 bad config or bad usage. RINGWAY_LOG=debug says more."
@@ -114,6 +116,9 @@ Examples:
   ringway explain --live GET http://app-user.web.example.io/
   ringway explain --config new.json POST http://shop.example.com/cart --header 'Cookie: id=7' --from 10.0.0.9 --json")]
     Explain(Explain),
+    /// Make a config of what another proxy has.
+    #[command(subcommand)]
+    Import(Import),
     /// Talk to a running proxy over its control socket.
     #[command(after_help = "\
 Without --socket, \"control.socket\" of ./config.json or /etc/ringway/config.json is taken.
@@ -126,6 +131,25 @@ Examples:
   ringway ctl apply patch.json --wait drained
   ringway ctl backend drain app/b1 --why disk --wait drained")]
     Ctl(Ctl),
+}
+
+#[derive(Subcommand)]
+enum Import {
+    /// Hipache: the frontend:HOST lists of its Redis.
+    #[command(after_help = "\
+A file is a dump (dump.rdb, or what redis-cli --rdb writes), an append-only file, or lines as one types them to redis-cli;
+several are taken one after the other, as Redis wrote them (base.rdb, then incr.aof). The config goes to standard output.
+What is not in it, and what is to know of it, goes to standard error, a line each, with its place. docs/MIGRATION.md tells
+what becomes what.
+
+Exit code 0 if all was taken over, 1 if something was left out (the config is written all the same), 2 if nothing can be
+made of the input.
+
+Examples:
+  ringway import hipache dump.rdb > config.json
+  ringway import hipache --redis 127.0.0.1:6379 --listen 0.0.0.0:80 --output config.json
+  grep -h ^RPUSH setup/*.redis | ringway import hipache -")]
+    Hipache(Hipache),
 }
 
 #[derive(Args)]
@@ -206,6 +230,7 @@ fn main() {
         Command::Demo(Demo { port, seconds }) => demo(port, seconds),
         Command::Parse(asked) => parse(&asked),
         Command::Explain(asked) => explain(asked),
+        Command::Import(Import::Hipache(asked)) => import_hipache(&asked),
         Command::Ctl(ctl) => control(ctl),
     };
     std::process::exit(code);
@@ -321,6 +346,18 @@ fn ask_file(config: Option<PathBuf>, question: &Question) -> Result<Explanation,
         complain(&format!("ringway explain: {name}"), GOOD);
     }
     ask(&snapshot).map_err(|why| (why, BAD_USAGE))
+}
+
+fn import_hipache(asked: &Hipache) -> i32 {
+    let done = match hipache::run(asked) {
+        Ok(done) => done,
+        Err(why) => return complain(&format!("ringway import: {why}"), BAD_USAGE),
+    };
+    complain(&done.said, GOOD);
+    if let Some(config) = done.config {
+        print(&config);
+    }
+    if done.complete { GOOD } else { FAILED }
 }
 
 fn control(Ctl { socket, json, command }: Ctl) -> i32 {

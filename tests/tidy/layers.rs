@@ -10,6 +10,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sync", &[]),
     ("parse", &["http"]),
     ("affinity", &["http", "route"]),
+    ("import", &["config"]),
     ("explain", &["affinity", "config", "exchange", "http", "publish", "route"]),
     ("publish", &["route", "config", "sync"]),
     ("config", &["http", "route"]),
