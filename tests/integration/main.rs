@@ -71,6 +71,8 @@ mod death;
 
 mod cli;
 
+mod import;
+
 mod toy;
 mod toy_server;
 mod toy_suite;
