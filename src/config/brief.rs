@@ -1,7 +1,8 @@
 //! A config that a program has put together, as text: only what differs from the defaults stands in it.
 
 use super::check;
-use super::file::{Cluster, File, Policy};
+use super::file::{Client, Cluster, Control, File, Headers, Limits, Log, Policy, Status, drain_timeout, retry_after};
+use super::words::IoWord;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -22,6 +23,31 @@ pub fn text(file: &File) -> String {
     }
     shorten(&mut typed, &plain, &["listeners", "clusters", "routes"]);
     check::pretty(&typed)
+}
+
+/// A file of which nothing is said, not even what is needed.
+impl Default for File {
+    fn default() -> File {
+        File {
+            schema: None,
+            listeners: BTreeMap::new(),
+            clusters: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            defaults: Policy::default(),
+            workers: None,
+            io: IoWord::default(),
+            control: Control::default(),
+            state_file: None,
+            status: Status::default(),
+            limits: Limits::default(),
+            client: Client::default(),
+            headers: Headers::default(),
+            log: Log::default(),
+            pages: BTreeMap::new(),
+            drain_timeout: drain_timeout(),
+            retry_after: retry_after(),
+        }
+    }
 }
 
 /// Takes away what is the same in `plain`, but for the members that are needed.

@@ -76,30 +76,6 @@ pub struct File {
     pub retry_after: Duration,
 }
 
-impl Default for File {
-    fn default() -> File {
-        File {
-            schema: None,
-            listeners: BTreeMap::new(),
-            clusters: BTreeMap::new(),
-            routes: BTreeMap::new(),
-            defaults: Policy::default(),
-            workers: None,
-            io: IoWord::default(),
-            control: Control::default(),
-            state_file: None,
-            status: Status::default(),
-            limits: Limits::default(),
-            client: Client::default(),
-            headers: Headers::default(),
-            log: Log::default(),
-            pages: BTreeMap::new(),
-            drain_timeout: drain_timeout(),
-            retry_after: retry_after(),
-        }
-    }
-}
-
 /// A listener: its address alone, or with settings.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
@@ -690,11 +666,11 @@ impl Default for Log {
     }
 }
 
-fn drain_timeout() -> Duration {
+pub(super) fn drain_timeout() -> Duration {
     Duration(limits::DRAIN_SECONDS)
 }
 
-fn retry_after() -> Duration {
+pub(super) fn retry_after() -> Duration {
     Duration(limits::RETRY_AFTER_SECONDS)
 }
 

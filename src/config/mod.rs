@@ -3,9 +3,9 @@
 //! In the order of the work: `place` makes a tree of the text, in which every value knows its place; `shape` walks it
 //! against the JSON Schema, which is derived from the types in `file`; `cross` finds what is wrong between two places;
 //! `check` turns a faultless file into a [`Plan`]; `budget` sets the plan against the limit of open files; `patch` merges
-//! changes over the file; `brief` writes a file that a program has put together. `value`, `words` and `route_key` know how single values are written, `log` what the access log
-//! can tell. `command` with `orders`, and `answer` with `receipt`, are what travels over the control socket. Only this room
-//! and the code that prints JSON names serde.
+//! changes over the file; `brief` writes a file that a program has put together. `value`, `words` and `route_key` know how
+//! single values are written, `log` what the access log can tell. `command` with `orders`, and `answer` with `receipt`, are
+//! what travels over the control socket. Only this room and the code that prints JSON names serde.
 
 pub mod answer;
 pub mod brief;

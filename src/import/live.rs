@@ -38,7 +38,6 @@ enum Step {
 #[derive(Debug)]
 pub struct Live {
     step: Step,
-    password: Option<String>,
     database: u64,
     pattern: Vec<u8>,
     /// Bytes of replies that are not yet whole.
@@ -55,7 +54,6 @@ impl Live {
         store.database = database;
         let mut live = Live {
             step: Step::Auth,
-            password,
             database,
             pattern: store.pattern(),
             ahead: Vec::new(),
@@ -63,7 +61,7 @@ impl Live {
             asked: VecDeque::new(),
         };
         let mut out = Vec::new();
-        match live.password.take() {
+        match password {
             Some(password) => resp::write(&[b"AUTH", password.as_bytes()], &mut out),
             None => live.select(&mut out),
         }

@@ -50,7 +50,7 @@ impl fmt::Display for Unusable {
 /// It is none of the three, or damaged.
 pub fn read(bytes: &[u8], file: &str, store: &mut Store) -> Result<(), Unusable> {
     store.begin(file);
-    if bytes.starts_with(rdb::MAGIC) {
+    if rdb::is_dump(bytes) {
         let end = rdb::read(bytes, store)?;
         // An append-only file that Redis has rewritten begins with a dump.
         return aof::read(bytes, end, store);

@@ -5,8 +5,19 @@ use super::Unusable;
 use super::pack::{self, Bytes};
 use super::store::{At, Store};
 
-/// What every dump begins with; four digits of its version follow.
-pub(super) const MAGIC: &[u8] = b"REDIS";
+/// What every dump begins with: a word, and four digits of its version.
+const MAGIC: &[u8] = b"REDIS";
+const HEAD_BYTES: usize = 9;
+
+/// Whether this is the beginning of a dump.
+pub(super) fn is_dump(bytes: &[u8]) -> bool {
+    version(bytes).is_some()
+}
+
+fn version(bytes: &[u8]) -> Option<u32> {
+    let digits = bytes.get(..HEAD_BYTES)?.strip_prefix(MAGIC)?;
+    digits.iter().all(u8::is_ascii_digit).then(|| digits.iter().fold(0, |n, digit| n * 10 + u32::from(digit - b'0')))
+}
 
 /// Marks between the keys.
 mod mark {
@@ -52,10 +63,8 @@ const INSTEAD: &str = "ask the server itself instead (--redis HOST:PORT), or tak
 
 /// Applies the dump at the beginning of `bytes`, and gives the offset behind it.
 pub(super) fn read(bytes: &[u8], store: &mut Store) -> Result<usize, Unusable> {
-    let version =
-        bytes.get(MAGIC.len()..MAGIC.len() + 4).and_then(|v| std::str::from_utf8(v).ok()?.parse::<u32>().ok());
-    let Some(version) = version else { return Err(Unusable::new(MAGIC.len(), "the version of the dump is no number")) };
-    let mut reader = Reader { input: Bytes::new(bytes, MAGIC.len() + 4) };
+    let Some(version) = version(bytes) else { return Err(Unusable::new(0, "this is not how a dump begins")) };
+    let mut reader = Reader { input: Bytes::new(bytes, HEAD_BYTES) };
     let mut expires = false;
     loop {
         let at = reader.input.at;

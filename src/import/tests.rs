@@ -177,8 +177,8 @@ fn a_cut_or_damaged_dump_is_refused_at_its_place() {
         for cut in 0..whole.len() {
             let mut store = Store::new("");
             let refused = read(&whole[..cut], name, &mut store);
-            // Without all of its first word it is taken for a script.
-            assert!(cut < 5 || refused.is_err_and(|why| why.at <= cut), "{name} of {cut} bytes");
+            // Without all of its first nine bytes it is taken for a script.
+            assert!(cut < 9 || refused.is_err_and(|why| why.at <= cut), "{name} of {cut} bytes");
         }
         let mut wrong = whole.clone();
         for at in 9..whole.len() - 8 {
