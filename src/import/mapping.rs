@@ -94,6 +94,9 @@ fn ordered(mut lists: Vec<(Vec<u8>, List)>) -> Vec<(Vec<u8>, List)> {
 /// The backends of a list: addresses in the order in which they first stand there, each with its weight.
 type Weighed = Vec<(Address, u32)>;
 
+/// What a cluster is made of: an identifier, and backends with their weights in any order.
+type MadeOf = (Vec<u8>, BTreeSet<(Address, u32)>);
+
 #[derive(Default)]
 struct Mapping {
     notes: Vec<Note>,
@@ -101,7 +104,7 @@ struct Mapping {
     /// Route to cluster and the key that it came from.
     routes: BTreeMap<String, (String, String)>,
     /// Names of clusters by what they are made of.
-    known: BTreeMap<(Vec<u8>, BTreeSet<(Address, u32)>), String>,
+    known: BTreeMap<MadeOf, String>,
     /// The number to try next behind a name that is taken.
     numbers: BTreeMap<String, usize>,
 }

@@ -64,8 +64,11 @@ fn nested(bytes: &[u8], at: usize, depth: usize) -> Result<Option<(Reply, usize)
     Ok(Some((reply, next)))
 }
 
+/// A command: its name and its arguments.
+type Words = Vec<Vec<u8>>;
+
 /// The command that begins at `bytes[at]`, and the offset behind it; `None` if the bytes end before it does.
-pub(super) fn command(bytes: &[u8], at: usize) -> Result<Option<(Vec<Vec<u8>>, usize)>, Unusable> {
+pub(super) fn command(bytes: &[u8], at: usize) -> Result<Option<(Words, usize)>, Unusable> {
     let Some((head, mut next)) = line(bytes, at)? else { return Ok(None) };
     let count = match head.split_first() {
         Some((b'*', rest)) => length(rest, at)?.unwrap_or(0),
