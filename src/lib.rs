@@ -30,6 +30,7 @@ pub mod demo;
 pub mod diff;
 pub mod doctor;
 pub mod explain;
+pub mod import;
 pub mod metrics;
 pub mod parse;
 pub mod worker;

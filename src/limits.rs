@@ -308,6 +308,18 @@ pub const LOG_PATH_BYTES_MAX: usize = 4096;
 pub const SAY_LINES_MAX: usize = 1024;
 /// Bytes of a config file.
 pub const CONFIG_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Bytes of a file that is imported; it is read as a whole.
+pub const IMPORT_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// Bytes of a line in the protocol of Redis.
+pub const IMPORT_LINE_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of one reply of a Redis that is imported from.
+pub const IMPORT_REPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Keys of a Redis that is imported from.
+pub const IMPORT_KEYS_MAX: usize = 1_000_000;
+/// Seconds that a Redis may be silent, and that all of an import from it may take.
+pub const IMPORT_SILENCE_SECONDS: u64 = 10;
+/// See [`IMPORT_SILENCE_SECONDS`].
+pub const IMPORT_SECONDS_MAX: u64 = 300;
 /// Bytes of one page file; it is part of an answer that is written in one piece.
 pub const PAGE_BYTES_MAX: u64 = 64 * 1024;
 /// Workers that may be configured.

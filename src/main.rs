@@ -3,7 +3,8 @@
 mod cli;
 
 use clap::Parser;
-use cli::arguments::{Cli, Command, Ctl, Demo, DiffArgs, Explain, OfCtl, Parse};
+use cli::arguments::{Cli, Command, Ctl, Demo, DiffArgs, Explain, Import, OfCtl, Parse};
+use cli::hipache::{self, Hipache};
 use cli::{completions, help, man};
 use ringway::config::check;
 use ringway::config::command::Command as ControlCommand;
@@ -40,6 +41,7 @@ fn main() {
         Command::Demo(Demo { port, seconds }) => demo(port, seconds),
         Command::Parse(asked) => parse(&asked),
         Command::Explain(asked) => explain(asked),
+        Command::Import(Import::Hipache(asked)) => import_hipache(&asked),
         Command::Diff(asked) => compare(&asked),
         Command::Ctl(ctl) => control(ctl),
         Command::Help { words } => help(&words),
@@ -238,6 +240,18 @@ fn man(directory: Option<PathBuf>) -> i32 {
         Ok(pages) => print(&format!("{pages} pages in {}", directory.display())),
         Err(e) => complain(&format!("ringway man: {}: {e}", directory.display()), FAILED),
     }
+}
+
+fn import_hipache(asked: &Hipache) -> i32 {
+    let done = match hipache::run(asked) {
+        Ok(done) => done,
+        Err(why) => return complain(&format!("ringway import: {why}"), BAD_USAGE),
+    };
+    complain(&done.said, GOOD);
+    if let Some(config) = done.config {
+        print(&config);
+    }
+    if done.complete { GOOD } else { FAILED }
 }
 
 fn control(Ctl { socket, json, command }: Ctl) -> i32 {

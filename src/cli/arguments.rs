@@ -1,5 +1,6 @@
 //! The command line: what may be asked of the program.
 
+use super::hipache::Hipache;
 use clap::{Args, Parser, Subcommand};
 use ringway::ctl::arguments::CtlCommand;
 use ringway::parse;
@@ -55,6 +56,7 @@ Examples:
   ringway ctl status                     what runs, what is down since when and why
   ringway ctl reload                     take over the changed config, touching no connection
   ringway parse request.bin              what Ringway makes of raw bytes: verdict, place and clause of a fault
+  ringway import hipache dump.rdb        a config of what a Hipache has in its Redis
 
 Signals of a running proxy: HUP reloads, USR1 opens the access log again, TERM and INT let connections end and stop
 (a second one stops at once). Exit codes: 0 good, 1 failed, 2 bad config or bad usage. RINGWAY_LOG=debug says more.
@@ -147,6 +149,9 @@ Examples:
   ringway diff new.json --live --replay /var/log/ringway/access.log
   ringway diff new.json --against old.json --json")]
     Diff(DiffArgs),
+    /// Make a config of what another proxy has.
+    #[command(subcommand)]
+    Import(Import),
     /// Talk to a running proxy over its control socket.
     #[command(after_help = "\
 Without --socket, \"control.socket\" of ./config.json or /etc/ringway/config.json is taken.
@@ -195,6 +200,25 @@ Examples:
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
+}
+
+#[derive(Subcommand)]
+pub enum Import {
+    /// Hipache: the frontend:HOST lists of its Redis.
+    #[command(after_help = "\
+A file is a dump (dump.rdb, or what redis-cli --rdb writes), an append-only file, or lines as one types them to redis-cli;
+several are taken one after the other, as Redis wrote them (base.rdb, then incr.aof). The config goes to standard output.
+What is not in it, and what is to know of it, goes to standard error, a line each, with its place. docs/MIGRATION.md tells
+what becomes what.
+
+Exit code 0 if all was taken over, 1 if something was left out (the config is written all the same), 2 if nothing can be
+made of the input.
+
+Examples:
+  ringway import hipache dump.rdb > config.json
+  ringway import hipache --redis 127.0.0.1:6379 --listen 0.0.0.0:80 --output config.json
+  grep -h ^RPUSH setup/*.redis | ringway import hipache -")]
+    Hipache(Hipache),
 }
 
 #[derive(Args)]

@@ -77,7 +77,7 @@ pub fn schema() -> String {
     pretty(&shape::schema())
 }
 
-fn pretty(value: &impl serde::Serialize) -> String {
+pub(super) fn pretty(value: &impl serde::Serialize) -> String {
     let mut text = serde_json::to_string_pretty(value).expect("maps with text keys and plain values always serialise");
     text.push('\n');
     text

@@ -1,6 +1,6 @@
 //! The config file as the operator types it. The JSON Schema is derived from these types, and with it the check of the
 //! file's shape (`shape`), `ringway schema`, and the table of keys in docs/CONFIG.md: a key is described here and
-//! nowhere else. Only `check` sees these types.
+//! nowhere else. Only `check` sees these types, and what writes configs by itself (`brief`).
 
 use super::words::*;
 use super::{LogField, LogFields};
@@ -670,11 +670,11 @@ impl Default for Log {
     }
 }
 
-fn drain_timeout() -> Duration {
+pub(super) fn drain_timeout() -> Duration {
     Duration(limits::DRAIN_SECONDS)
 }
 
-fn retry_after() -> Duration {
+pub(super) fn retry_after() -> Duration {
     Duration(limits::RETRY_AFTER_SECONDS)
 }
 

@@ -3,11 +3,13 @@
 //! In the order of the work: `place` makes a tree of the text, in which every value knows its place; `shape` walks it
 //! against the JSON Schema, which is derived from the types in `file`; `cross` finds what is wrong between two places;
 //! `check` turns a faultless file into a [`Plan`]; `budget` sets the plan against the limit of open files; `patch` merges
-//! changes over the file. `value`, `words` and `route_key` know how single values are written, `log` what the access log
-//! can tell; `keys` lists the schema's keys for people. `command` with `orders`, and `answer` with `receipt`, are what
-//! travels over the control socket. Only this room and the code that prints JSON names serde.
+//! changes over the file; `brief` writes a file that a program has put together; `differ` sets two configs against each other.
+//! `value`, `words` and `route_key` know how single values are written, `log` what the access log can tell; `keys` lists the
+//! schema's keys for people. `command` with `orders`, and `answer` with `receipt`, `stories` and `events`, are what travels over
+//! the control socket. Only this room and the code that prints JSON names serde.
 
 pub mod answer;
+pub mod brief;
 pub mod budget;
 pub mod check;
 pub mod command;
@@ -24,7 +26,7 @@ mod pages;
 pub mod patch;
 mod place;
 pub mod receipt;
-mod route_key;
+pub mod route_key;
 mod shape;
 pub mod state;
 pub mod stories;

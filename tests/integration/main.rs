@@ -75,6 +75,8 @@ mod death;
 mod cli;
 mod help;
 
+mod import;
+
 mod toy;
 mod toy_server;
 mod toy_suite;

@@ -10,6 +10,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sync", &[]),
     ("parse", &["http"]),
     ("affinity", &["http", "route"]),
+    ("import", &["config"]),
     ("explain", &["affinity", "config", "exchange", "http", "publish", "route"]),
     ("diff", &["affinity", "config", "explain", "http", "route"]),
     ("publish", &["route", "config", "sync"]),

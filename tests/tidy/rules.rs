@@ -3,7 +3,7 @@
 use crate::source::{Source, sources};
 
 const PURE: &[&str] =
-    &["http", "route", "config", "cores", "exchange", "supervisor", "metrics", "parse", "limits", "event"];
+    &["http", "route", "config", "cores", "exchange", "supervisor", "metrics", "parse", "import", "limits", "event"];
 
 /// Words that a pure room may not contain, with the reason.
 const IMPURE: &[(&str, &str)] = &[
