@@ -6,7 +6,7 @@
 use crate::limits::{STORIES_KEPT, STORY_TEXT_BYTES_MAX};
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// One exchange.
@@ -85,6 +85,9 @@ pub struct Stories {
     failed: Ring,
     recent: Ring,
     total: AtomicU64,
+    /// The tick of the latest, counted from 1, and what that tick may still tell.
+    tick: AtomicU32,
+    left: AtomicU32,
 }
 
 /// The latest of one kind. Whole entries are shared with readers, so that the lock is held for a moment only.
@@ -108,12 +111,27 @@ impl Ring {
 }
 
 impl Stories {
-    /// One that went wrong, or of which an attempt did. Called by the core alone.
-    pub fn add_failed(&self, regular: bool, story: impl FnOnce() -> Story) {
+    /// Whether what goes wrong in this tick is still to be told: in a storm of failures, as many as are kept are enough.
+    /// Called by the core alone.
+    pub fn has_room(&self, tick: u32) -> bool {
+        // 0 is none yet.
+        let number = tick.wrapping_add(1);
+        if self.tick.load(Relaxed) != number {
+            self.tick.store(number, Relaxed);
+            self.left.store(STORIES_KEPT as u32, Relaxed);
+        }
+        self.left.load(Relaxed) > 0
+    }
+
+    /// One that went wrong, or of which an attempt did, in this tick. Called by the core alone.
+    pub fn add_failed(&self, tick: u32, regular: bool, story: impl FnOnce() -> Story) {
         if !regular {
             self.total.store(self.total.load(Relaxed) + 1, Relaxed);
         }
-        self.failed.add(STORIES_KEPT, story);
+        if self.has_room(tick) {
+            self.left.store(self.left.load(Relaxed) - 1, Relaxed);
+            self.failed.add(STORIES_KEPT, story);
+        }
     }
 
     /// Any other; so many are kept. Called by the core alone.
@@ -176,8 +194,8 @@ mod tests {
     fn the_latest_are_kept_and_those_that_went_wrong_are_counted() {
         let stories = Stories::default();
         let many = 3 * STORIES_KEPT as u64;
-        (0..many).for_each(|i| stories.add_failed(false, || story(i, false)));
-        stories.add_failed(true, || story(many, true));
+        (0..many).for_each(|i| stories.add_failed(i as u32, false, || story(i, false)));
+        stories.add_failed(1, true, || story(many, true));
         (0..10).for_each(|i| stories.add_recent(4, || story(i, true)));
         let failed = stories.failed();
         assert_eq!((failed.len(), stories.total()), (STORIES_KEPT - 1, many));
@@ -188,10 +206,21 @@ mod tests {
     }
 
     #[test]
+    fn a_storm_is_told_as_far_as_it_is_kept() {
+        let stories = Stories::default();
+        let many = 3 * STORIES_KEPT as u64;
+        (0..many).for_each(|i| stories.add_failed(0, false, || story(i, false)));
+        assert_eq!((stories.total(), stories.failed().len(), stories.has_room(0)), (many, STORIES_KEPT, false));
+        assert_eq!(stories.failed().last().map(|story| story.unix), Some(STORIES_KEPT as u64 - 1));
+        stories.add_failed(8, false, || story(many, false));
+        assert_eq!(stories.failed().last().map(|story| story.unix), Some(many));
+    }
+
+    #[test]
     fn nobody_waits_for_a_reader() {
         let stories = Stories::default();
         let reading = stories.failed.0.lock().expect("not poisoned");
-        stories.add_failed(false, || unreachable!("not made in vain"));
+        stories.add_failed(1, false, || unreachable!("not made in vain"));
         drop(reading);
         assert_eq!((stories.total(), stories.failed().len()), (1, 0));
     }

@@ -443,11 +443,11 @@ impl<N: Net, C: Stream> Turn<'_, N, C> {
             if !health {
                 add(&core.stats.own_answers[usize::from(status >= 500)], 1);
             }
-            let made = *tally.request_id.get_or_insert_with(|| core.new_request_id());
-            // What a trusted proxy has named it is that proxy's to tell.
+            tally.request_id.get_or_insert_with(|| core.new_request_id());
             let id = match self.request_id(head_bytes, tally) {
-                RequestId::Kept(_) => String::new(),
-                RequestId::Made(_) | RequestId::None => format!("{made:032x}"),
+                made @ RequestId::Made(_) if !health => made.shown(),
+                // What a trusted proxy has named is that proxy's to tell.
+                _ => String::new(),
             };
             let view = core.view();
             let by = view.settings.via.as_deref().unwrap_or("proxy");

@@ -36,7 +36,9 @@ impl<N: Net, C: Stream> Turn<'_, N, C> {
         (trouble, because): (Trouble, Because),
         tally: &Tally<N::Stream>,
     ) {
-        self.note_attempt(ended, (trouble.text(), because.text()), tally);
+        if self.core.stats.stories.has_room(self.slot.now()) {
+            self.note_attempt(ended, (trouble.text(), because.text()), tally);
+        }
     }
 
     /// An attempt had an answer, or has begun one: noted if all exchanges are kept, or earlier attempts are.
@@ -144,6 +146,7 @@ impl<N: Net> Core<N> {
         head_bytes: Option<&[u8]>,
         tally: &Tally<N::Stream>,
     ) {
-        self.stats.stories.add_failed(tally.reason.is_regular(), || turn.story(head_bytes, tally));
+        let regular = tally.reason.is_regular();
+        self.stats.stories.add_failed(turn.slot.now(), regular, || turn.story(head_bytes, tally));
     }
 }
