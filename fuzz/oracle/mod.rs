@@ -8,6 +8,7 @@ pub mod cookie;
 pub mod framing;
 pub mod grammar;
 pub mod head;
+pub mod import;
 mod pieces;
 pub mod policy;
 pub mod request_stream;

@@ -159,4 +159,4 @@ macro_rules! targets {
     };
 }
 
-targets!(chunked command config cookie framing head request_stream response_stream rewrite);
+targets!(chunked command config cookie framing head import request_stream response_stream rewrite);
