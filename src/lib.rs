@@ -33,4 +33,5 @@ pub mod explain;
 pub mod import;
 pub mod metrics;
 pub mod parse;
+pub mod status_page;
 pub mod worker;

@@ -227,6 +227,19 @@ pub const STATUS_BYTES_PER_TURN: usize = 256 * 1024;
 /// The metrics are written anew only after so many times the time that it took to write them: so this costs at most a
 /// share of one core, whoever asks how often.
 pub const METRICS_REST: u32 = 10;
+/// Clusters on one status page, those in trouble first, and backends of each.
+pub const PAGE_CLUSTERS: usize = 100;
+/// See [`PAGE_CLUSTERS`].
+pub const PAGE_BACKENDS: usize = 50;
+/// Events on it.
+pub const PAGE_EVENTS: usize = 50;
+/// Seconds that it plots.
+pub const PAGE_SAMPLES: usize = 300;
+/// Places (backends and clusters, by core) that control looks at once a second for its plots; with more, some are left out.
+pub const PAGE_CELLS_MAX: usize = 16 * 1024;
+/// The next page is written only after so many times the time that the latest took: so pages cost control at most this
+/// share of its time, whoever asks how often.
+pub const PAGE_REST: u32 = 10;
 /// Seconds without a tick after which a core counts as stuck.
 pub const CORE_SILENT_SECONDS: u64 = 5;
 

@@ -224,6 +224,7 @@ fn settings(typed: &File, defaults: &Policy, pages: BTreeMap<u16, Page>, directo
         recent: typed.log.recent,
         drain_timeout: typed.drain_timeout.0,
         retry_after: typed.retry_after.0,
+        status_page: typed.status.page,
     }
 }
 

@@ -579,13 +579,22 @@ impl Default for Control {
     }
 }
 
-/// Metrics and health for monitoring.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+/// Metrics, health and the status page.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Status {
-    /// `IP:PORT`, `[IPV6]:PORT` or `unix:PATH` where `/metrics`, `/live` and `/ready` are answered over HTTP; `null` is
-    /// nowhere. Whoever reaches it can read it: keep it on a loopback address, or behind a firewall.
+    /// `IP:PORT`, `[IPV6]:PORT` or `unix:PATH` where `/metrics`, `/live`, `/ready` and the status page (`/`) are answered
+    /// over HTTP; `null` is nowhere. Whoever reaches it can read it: keep it on a loopback address, or behind a firewall.
     pub listen: Option<ListenAddress>,
+    /// Whether browsers get the status page there. It tells more than the metrics: why backends are down, what operators
+    /// said, recent events, and where a request would go.
+    pub page: bool,
+}
+
+impl Default for Status {
+    fn default() -> Status {
+        Status { listen: None, page: true }
+    }
 }
 
 /// Limits of the whole process.

@@ -175,6 +175,8 @@ pub struct Settings {
     pub drain_timeout: u32,
     /// Value of Retry-After on 503, in seconds.
     pub retry_after: u32,
+    /// Browsers get the status page on the status listener.
+    pub status_page: bool,
 }
 
 impl Settings {

@@ -40,6 +40,11 @@ struct Reader {
 }
 
 impl Events {
+    /// The latest, the newest first.
+    pub(super) fn latest(&self, most: usize) -> Vec<Event> {
+        self.latest.iter().rev().take(most).cloned().collect()
+    }
+
     fn oldest(&self) -> u64 {
         self.next - self.latest.len() as u64
     }

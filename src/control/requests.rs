@@ -78,7 +78,8 @@ impl Control {
                 self.reply(&asker, Ok(errors));
             }
             Command::Explain(asked) => {
-                let told = self.explain(asked);
+                let orders::Explain { head, from, listener, port } = asked;
+                let told = self.explain(&Question { head: head.into_bytes(), peer: from, listener, port });
                 self.reply(&asker, told.map_err(|why| Error::new(Code::Failed, why)));
             }
             Command::Why(asked) => {
@@ -158,9 +159,8 @@ impl Control {
         })
     }
 
-    fn explain(&self, asked: orders::Explain) -> Result<Explanation, String> {
-        let orders::Explain { head, from, listener, port } = asked;
-        let question = Question { head: head.into_bytes(), peer: from, listener, port };
+    /// Where a request would go, by the states of now.
+    pub(super) fn explain(&self, question: &Question) -> Result<Explanation, String> {
         let snapshot = self.supervisor.snapshot();
         let ready = self.publisher.is_ready() && !self.supervisor.is_draining();
         let now_ms = self.now_ms();
@@ -168,7 +168,7 @@ impl Control {
             let backends = self.supervisor.cluster_status(cluster).backends.into_iter();
             backends.map(|backend| answers::note(backend, now_ms, unix_now())).collect()
         };
-        explain(&snapshot, ready, &notes, &question)
+        explain(&snapshot, ready, &notes, question)
     }
 
     pub(super) fn order_reload(&mut self, asker: Asker, reload: Reload) {

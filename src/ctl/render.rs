@@ -5,6 +5,7 @@ use crate::config::answer::{BackendStatus, StateWord, Status};
 use crate::config::orders::Wish;
 use crate::config::receipt::{Errors, Receipt, Routes, Slow};
 use crate::config::stories::Why;
+use crate::status_page::span;
 use std::fmt::Write as _;
 
 /// What runs.
@@ -406,14 +407,6 @@ fn aligned(rows: &[Vec<String>]) -> String {
         text.push('\n');
     }
     text
-}
-
-/// A time in its two largest units.
-fn span(seconds: u64) -> String {
-    let parts = [(seconds / 86_400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
-    let first = parts.iter().position(|(n, _)| *n > 0).unwrap_or(3);
-    let shown: Vec<String> = parts[first..].iter().take(2).map(|(n, unit)| format!("{n}{unit}")).collect();
-    shown.join(" ")
 }
 
 #[cfg(test)]

@@ -162,7 +162,7 @@ fn html(reply: &Reply) -> String {
 
 /// Whether HTML is named and liked at least as much as plain text; of equals the first one wins (RFC 9110 section
 /// 12.5.1, as much of it as two answers need). Whoever takes anything gets text: that is a program.
-fn prefers_html(accept: Option<&[u8]>) -> bool {
+pub fn prefers_html(accept: Option<&[u8]>) -> bool {
     let weight_of = |wanted: &[u8]| {
         let members = field::members(accept.unwrap_or_default()).enumerate();
         members.into_iter().find_map(|(i, member)| {

@@ -111,6 +111,11 @@ impl Supervisor {
         }
     }
 
+    /// Whether a backend fails and is up only because no other one of its cluster is.
+    pub fn is_kept_up(&self, backend: BackendId) -> bool {
+        self.entries.get(&backend).is_some_and(|entry| entry.kept_up.is_some())
+    }
+
     /// Whether a drain has begun.
     pub fn is_draining(&self) -> bool {
         self.drain.is_some()
@@ -142,7 +147,8 @@ impl Supervisor {
         }
     }
 
-    fn unresolved(&self, cluster: &str) -> Vec<Unresolved> {
+    /// Backends of a cluster whose name could not be resolved at the latest attempt.
+    pub fn unresolved(&self, cluster: &str) -> Vec<Unresolved> {
         let backends = self.plan.clusters.get(cluster).map_or(&[][..], |c| &c.backends);
         let unresolved = backends.iter().filter_map(|backend| {
             let Address::Name(name, _) = &backend.address else { return None };

@@ -76,6 +76,7 @@ fn settings() -> Settings {
         recent: 0,
         drain_timeout: 10,
         retry_after: 5,
+        status_page: true,
     }
 }
 

@@ -70,6 +70,9 @@ mod storms;
 
 mod metrics;
 
+mod browser;
+mod page;
+
 mod death;
 
 mod cli;

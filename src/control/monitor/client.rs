@@ -8,6 +8,7 @@ use crate::http::head::{HeadScan, RequestHead, Scan, Underscores};
 use crate::http::reply::{self, Reply};
 use crate::http::{Method, Version};
 use crate::limits;
+use crate::status_page::{self, Asked};
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use std::io::{ErrorKind, Read, Write};
@@ -24,9 +25,12 @@ const LEAVE: Duration = Duration::from_secs(limits::LINGER_TICKS as u64);
 pub(super) const PER_TURN: usize = 64;
 
 /// What can be asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Page {
+    /// For programs.
     Index,
+    /// For people.
+    Status(Box<Asked>),
     Live,
     Ready,
     Metrics,
@@ -38,13 +42,28 @@ pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) content_type: &'static str,
     pub(super) body: Arc<Vec<u8>>,
+    /// Fields besides.
+    pub(super) fields: &'static [(&'static str, fn() -> &'static str)],
 }
+
+/// What goes with the status page: nothing but itself may run, and nobody learns what was asked in its address.
+const PAGE_FIELDS: &[(&str, fn() -> &'static str)] = &[
+    ("Content-Security-Policy", status_page::policy),
+    ("X-Content-Type-Options", || "nosniff"),
+    ("Referrer-Policy", || "no-referrer"),
+];
 
 impl Answer {
     /// A short one.
     pub(super) fn text(status: u16, body: impl Into<String>) -> Answer {
         let body = Arc::new(body.into().into_bytes());
-        Answer { status, content_type: "text/plain; charset=utf-8", body }
+        Answer { status, content_type: "text/plain; charset=utf-8", body, fields: &[] }
+    }
+
+    /// The status page.
+    pub(super) fn html(body: String) -> Answer {
+        let body = Arc::new(body.into_bytes());
+        Answer { status: 200, content_type: "text/html; charset=utf-8", body, fields: PAGE_FIELDS }
     }
 }
 
@@ -158,6 +177,14 @@ impl Client {
             cause: None,
         };
         reply::write(&reply, &mut self.output);
+        if !answer.fields.is_empty() {
+            // In front of the empty line.
+            self.output.truncate(self.output.len() - b"\r\n".len());
+            for (name, value) in answer.fields {
+                self.output.extend_from_slice(format!("{name}: {}\r\n", value()).as_bytes());
+            }
+            self.output.extend_from_slice(b"\r\n");
+        }
         self.body = if self.head_only { Arc::default() } else { answer.body };
         self.enter(Phase::Writing, now);
     }
@@ -279,7 +306,7 @@ impl Client {
     fn judge(&mut self, bytes: usize, now: Instant) -> Option<Page> {
         let mut head = RequestHead::default();
         let judged = head.parse(&self.input[..bytes], Underscores::Drop);
-        let page = if judged.is_ok() { page(head.path.of(&self.input[..bytes])) } else { None };
+        let page = if judged.is_ok() { page(&head, &self.input[..bytes]) } else { None };
         self.input.drain(..bytes);
         self.scan = HeadScan::default();
         self.head_only = head.method == Method::Head;
@@ -301,8 +328,12 @@ impl Client {
     }
 }
 
-fn page(path: &[u8]) -> Option<Page> {
-    match path {
+fn page(head: &RequestHead, bytes: &[u8]) -> Option<Page> {
+    match head.path.of(bytes) {
+        b"/" | b"" if reply::prefers_html(head.accept(bytes)) => {
+            let query = head.query.of(bytes);
+            Some(Page::Status(Box::new(Asked::parse(query.strip_prefix(b"?").unwrap_or(query)))))
+        }
         b"/" | b"" => Some(Page::Index),
         b"/live" => Some(Page::Live),
         b"/ready" => Some(Page::Ready),

@@ -1,8 +1,10 @@
 //! The status listener (config key `status`): what monitoring asks, and control's answers.
 //!
-//! `server` and `client` move bytes, `text` writes the metrics on a thread of its own, and `pulse` watches the cores' ticks.
+//! `server` and `client` move bytes, `text` writes the metrics on a thread of its own, `page` gathers what the status page
+//! shows, and `pulse` watches the cores' ticks.
 
 mod client;
+mod page;
 mod pulse;
 mod server;
 mod text;
@@ -11,8 +13,10 @@ use super::Control;
 use crate::config::Address;
 use crate::limits;
 use crate::metrics::{self, Process, Reloads, Sources};
+use crate::status_page::History;
 use client::{Answer, Page};
 use mio::{Registry, Token};
+use page::Pages;
 use pulse::Pulses;
 use server::{ClientId, Server};
 use std::io;
@@ -33,6 +37,8 @@ pub struct Monitor {
     listening: Option<Listening>,
     pulses: Pulses,
     reloads: Reloads,
+    history: History,
+    sampled: Option<Instant>,
 }
 
 /// A status listener that is open.
@@ -41,6 +47,7 @@ pub struct Listening {
     writer: Writer,
     /// Who waits for the metrics.
     waiting: Vec<ClientId>,
+    pages: Pages,
 }
 
 impl Monitor {
@@ -53,7 +60,9 @@ impl Monitor {
         since: u64,
     ) -> Monitor {
         let reloads = Reloads { done_at: since, ..Reloads::default() };
-        Monitor { registry, listen_token, ring, listening: None, pulses: Pulses::new(cores, Instant::now()), reloads }
+        let pulses = Pulses::new(cores, Instant::now());
+        let (history, sampled) = (History::default(), None);
+        Monitor { registry, listen_token, ring, listening: None, pulses, reloads, history, sampled }
     }
 
     /// Opens a listener at another address than now, to be put in its place by [`Monitor::install`]: `None` if nothing is
@@ -68,7 +77,7 @@ impl Monitor {
                 let registry = self.registry.try_clone()?;
                 let server = Server::open(address, now, (registry, self.listen_token))?;
                 let writer = Writer::spawn(self.ring.clone())?;
-                Ok(Some(Listening { server, writer, waiting: Vec::new() }))
+                Ok(Some(Listening { server, writer, waiting: Vec::new(), pages: Pages::default() }))
             }
             _ => Ok(None),
         }
@@ -101,7 +110,8 @@ impl Monitor {
     }
 
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
-        self.listening.as_ref()?.server.deadline(now)
+        let listening = self.listening.as_ref()?;
+        listening.server.deadline(now).into_iter().chain(listening.pages.deadline(now)).min()
     }
 }
 
@@ -116,12 +126,16 @@ impl Control {
         let now = Instant::now();
         self.monitor.pulses.look(self.workers.iter().map(|w| w.stats.ticks.load(Relaxed)), now);
         let Some(mut listening) = self.monitor.listening.take() else { return };
+        self.sample(now);
         listening.server.turn(now);
         // Bounded: an answer may let the same client ask again at once.
         for _ in 0..limits::STATUS_CLIENTS_MAX {
             let Some((client, page)) = listening.server.next_asked() else { break };
             match page {
-                Page::Index => listening.server.answer(client, Answer::text(200, INDEX), now),
+                Page::Status(asked) if self.publisher.current().settings.status_page => {
+                    listening.pages.order(client, asked);
+                }
+                Page::Index | Page::Status(_) => listening.server.answer(client, Answer::text(200, INDEX), now),
                 Page::Live => listening.server.answer(client, self.live(now), now),
                 Page::Ready => listening.server.answer(client, self.ready(), now),
                 Page::Metrics => match listening.writer.fresh(self.monitor.reloads, now) {
@@ -145,6 +159,11 @@ impl Control {
                 listening.writer.order(|| self.sources(written_us));
             }
             Some(Err(Outdated)) | None => {}
+        }
+        if let Some((client, asked)) = listening.pages.next(now) {
+            let answer = Answer::html(self.page(&asked));
+            listening.pages.took(now, Instant::now());
+            listening.server.answer(client, answer, now);
         }
         self.monitor.listening = Some(listening);
     }
@@ -188,5 +207,5 @@ impl Control {
 }
 
 fn metrics_answer(body: Arc<Vec<u8>>) -> Answer {
-    Answer { status: 200, content_type: metrics::CONTENT_TYPE, body }
+    Answer { content_type: metrics::CONTENT_TYPE, body, ..Answer::text(200, "") }
 }
