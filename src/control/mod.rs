@@ -26,6 +26,7 @@ pub mod say;
 pub mod signals;
 mod slow;
 pub mod socket;
+mod spare;
 pub mod start;
 pub mod state_file;
 mod waits;

@@ -6,6 +6,7 @@
 //! listens, on its socket. When all places are taken, the client that was silent longest makes room.
 
 use super::lock::Lock;
+use super::spare::Spare;
 use crate::config::ControlAccess;
 use crate::limits;
 use crate::worker::net::{machine, unix};
@@ -87,6 +88,7 @@ pub struct ControlSocket {
     lines: VecDeque<Line>,
     /// Accept failed for want of descriptors; to be tried again then.
     accept_at: Option<Instant>,
+    spare: Spare,
     _lock: Lock,
 }
 
@@ -119,6 +121,7 @@ impl ControlSocket {
             serial: 0,
             lines: VecDeque::new(),
             accept_at: None,
+            spare: Spare::new(),
             _lock: lock,
         })
     }
@@ -186,6 +189,7 @@ impl ControlSocket {
 
     /// Drops the clients that have stalled.
     pub fn expire(&mut self, now: Instant) {
+        self.spare.refill();
         let late: Vec<(usize, &str)> = self
             .clients
             .iter()
@@ -209,7 +213,7 @@ impl ControlSocket {
     fn accept(&mut self, now: Instant) {
         self.accept_at = None;
         loop {
-            match self.listener.accept() {
+            match self.spare.accept(|| self.listener.accept()) {
                 Ok((stream, _)) => self.welcome(stream, now),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}

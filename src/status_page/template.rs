@@ -199,7 +199,7 @@ fn of_cluster(name: &str, cluster: &ClusterStatus, now: u64) -> Markup {
             }
             @if backends.is_empty() { p .bad { "It has no backend with an address." } }
             @else {
-                table {
+                table .backends {
                     (heads(&["Backend", "State", "Address"], &["Weight", "Now", "Requests", "4xx", "5xx", "Failed"]))
                     tbody {
                         @for (id, backend) in backends.iter().take(limits::PAGE_BACKENDS) {

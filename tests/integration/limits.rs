@@ -3,8 +3,9 @@
 use crate::client::{Client, End, get};
 use crate::harness::{Ringway, config_of, eventually, millis, on_both_drivers, run, seconds};
 use crate::origin::{Origin, ok};
-use crate::settings::{CONNECTIONS, set};
+use crate::settings::{CONNECTIONS, STATUS, set};
 use serde_json::json;
+use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -16,6 +17,10 @@ fn descriptors(command: &mut Command, n: u64) {
             Ok(())
         });
     }
+}
+
+fn open(ringway: &Ringway) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", ringway.pid())).expect("descriptors").count()
 }
 
 on_both_drivers! {
@@ -31,6 +36,32 @@ on_both_drivers! {
         std::thread::sleep(seconds(1));
         let spent = ringway.cpu_ticks() - before;
         assert!(spent < 50, "accept spins when descriptors run out: {spent} ticks of 10 ms in 1 s");
+        drop(clients);
+        eventually(seconds(5), "it serves again", || {
+            let mut client = Client::to(&ringway);
+            client.try_send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").is_ok()
+                && client.rest(millis(800)).0.starts_with(b"HTTP/1.1 200")
+        });
+    }
+
+    fn operators_are_heard_when_no_descriptor_is_left(driver) {
+        let origin = Origin::saying("ok");
+        let status = crate::harness::free_address();
+        let ringway = Ringway::with(driver, &[&origin], |c| set(c, STATUS, status.to_string()));
+        let few = open(&ringway) as u64 + 20;
+        let limit = libc::rlimit { rlim_cur: few, rlim_max: 4096 };
+        let lowered = unsafe { libc::prlimit(ringway.pid(), libc::RLIMIT_NOFILE, &limit, std::ptr::null_mut()) };
+        assert_eq!(lowered, 0);
+        let mut clients: Vec<Client> = (0..60).map(|_| Client::to(&ringway)).collect();
+        for client in &mut clients { let _ = client.try_send("GET / HT"); }
+        let failures = || ringway.status()["counters"]["accept_failures"].as_u64().expect("a number");
+        eventually(seconds(5), "no descriptor is left", || failures() > 0);
+        for _ in 0..20 {
+            assert!(failures() > 0);
+            let mut probe = Client::over(Box::new(TcpStream::connect(status).expect("it listens")));
+            probe.send("GET /live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+            assert_eq!(probe.response().status, 200);
+        }
         drop(clients);
         eventually(seconds(5), "it serves again", || {
             let mut client = Client::to(&ringway);
@@ -119,7 +150,6 @@ on_both_drivers! {
         let origin = Origin::saying("ok");
         let ringway = Ringway::before(driver, &[&origin]);
         get(&ringway, "/");
-        let open = |ringway: &Ringway| std::fs::read_dir(format!("/proc/{}/fd", ringway.pid())).expect("fds").count();
         let before = open(&ringway);
         for i in 0..300 {
             let mut client = Client::to(&ringway);

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// A script, should anyone let it run.
-const HOSTILE: &str = "<script>document.title='owned'</script>";
+const HOSTILE: &str = "new disk <script>document.title='owned'</script>";
 
 fn watched(origins: &[&Origin], change: impl FnOnce(&mut Value)) -> (Ringway, SocketAddr) {
     let status = free_address();
@@ -187,13 +187,13 @@ fn a_browser_shows_it_live_on_a_desk_and_on_a_phone() {
     browser.until("document.querySelector('[data-key=\"app/b2\"] strong').textContent === 'down'");
     browser.until("document.getElementById('events').innerText.includes('app/b2')");
     browser.until("document.getElementById('summary').innerText.includes('cluster')");
+    browser.eval("scrollTo(0, 0)");
+    let desk = browser.picture();
     let back = Origin::saying_at(at, "two");
     browser.until("document.querySelector('[data-key=\"app/b2\"] strong').textContent === 'up'");
     let said = browser.eval("document.querySelector('[data-key=\"shop/s1\"]').innerText");
     assert!(said.as_str().is_some_and(|text| text.contains(HOSTILE)), "{said}");
     assert_eq!((browser.eval("document.title"), browser.eval("window.mark")), (json!("Ringway"), json!(1)));
-    browser.eval("scrollTo(0, 0)");
-    let desk = browser.picture();
 
     // The explain box, as a person uses it.
     browser.eval("document.querySelector('[name=url]').value = 'http://app-user.web.example.io/cart?x=1'");

@@ -7,6 +7,7 @@ use super::server::ClientId;
 use crate::control::answers;
 use crate::control::requests::unix_now;
 use crate::limits;
+use crate::publish::Snapshot;
 use crate::route::balance::fails_open;
 use crate::route::health::{Standing, State};
 use crate::route::histogram::Durations;
@@ -72,12 +73,15 @@ impl Control {
             return;
         }
         self.monitor.sampled = Some(now);
-        let counts = self.counts();
+        let snapshot = self.publisher.current();
+        if !snapshot.settings.status_page {
+            return;
+        }
+        let counts = self.counts(&snapshot);
         self.monitor.history.add(counts, now.saturating_duration_since(self.began).as_micros() as u64);
     }
 
-    fn counts(&self) -> Counts {
-        let snapshot = self.publisher.current();
+    fn counts(&self, snapshot: &Snapshot) -> Counts {
         let mut counts = Counts::default();
         let mut own = 0;
         for worker in &self.workers {

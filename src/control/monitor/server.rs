@@ -3,6 +3,7 @@
 
 use super::client::{Answer, Client, Gone, PER_TURN, Page, Wire};
 use crate::config::Address;
+use crate::control::spare::Spare;
 use crate::limits;
 use crate::worker::net::listen;
 use mio::net::{TcpListener, UnixListener};
@@ -39,6 +40,7 @@ pub(super) struct Server {
     asked: VecDeque<(ClientId, Page)>,
     /// There may be more to accept then, and no event will say so.
     accept_at: Option<Instant>,
+    spare: Spare,
 }
 
 impl Server {
@@ -80,6 +82,7 @@ impl Server {
             serial: 0,
             asked: VecDeque::new(),
             accept_at: None,
+            spare: Spare::new(),
         })
     }
 
@@ -115,6 +118,7 @@ impl Server {
 
     /// Goes on where there is more to do, and drops the clients that have stalled.
     pub(super) fn turn(&mut self, now: Instant) {
+        self.spare.refill();
         if self.accept_at.is_some_and(|at| at <= now) {
             self.accept(now);
         }
@@ -144,11 +148,13 @@ impl Server {
     fn accept(&mut self, now: Instant) {
         self.accept_at = None;
         for _ in 0..PER_TURN {
-            let accepted: io::Result<Box<dyn Wire>> = match &self.listening {
-                Listening::Tcp(listener) => listener.accept().map(|(stream, _)| Box::new(stream) as _),
-                Listening::Unix(listener, _) => listener.accept().map(|(stream, _)| Box::new(stream) as _),
+            let accept = || -> io::Result<Box<dyn Wire>> {
+                Ok(match &self.listening {
+                    Listening::Tcp(listener) => Box::new(listener.accept()?.0),
+                    Listening::Unix(listener, _) => Box::new(listener.accept()?.0),
+                })
             };
-            match accepted {
+            match self.spare.accept(accept) {
                 Ok(stream) => self.welcome(stream, now),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
                 Err(e) if e.kind() == ErrorKind::Interrupted || e.kind() == ErrorKind::ConnectionAborted => {}
