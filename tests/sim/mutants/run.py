@@ -12,6 +12,7 @@ Ends with 1 if a bug is not found, or if a piece of text does not occur exactly 
 
 import argparse
 import concurrent.futures
+import json
 import pathlib
 import re
 import shutil
@@ -60,7 +61,9 @@ def build(tree, target):
     env_command = ["env", f"CARGO_TARGET_DIR={target}", "RUSTFLAGS=-Awarnings", *command]
     done = subprocess.run(env_command, cwd=tree, stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        sys.exit("the tree with the planted bugs does not build")
+        said = (json.loads(line).get("message") or {} for line in done.stdout.splitlines() if line.startswith("{"))
+        errors = [message.get("rendered", "") for message in said if message.get("level") == "error"]
+        sys.exit("the tree with the planted bugs does not build\n" + "\n".join(errors))
     found = re.findall(r'"executable":"([^"]+/sim-[^"]+)"', done.stdout)
     return found[-1]
 
