@@ -149,7 +149,7 @@ impl<N: Net> Drop for Lease<'_, N> {
 }
 
 /// How the response's side of an attempt ended.
-enum Down {
+pub(super) enum Down {
     /// Before the final head.
     Failed(Trouble),
     /// The upload found the request at fault, before the final head.
@@ -272,14 +272,8 @@ pub(super) async fn attempt<N: Net, C: Stream>(
             }
         }
     };
-    let outcome = match &down {
-        Down::Done { .. } => "answered",
-        Down::Upgraded => "answered, a tunnel followed",
-        Down::Cut => "begun to be answered, and cut",
-        Down::Failed(_) | Down::Refused { .. } | Down::Answered => "",
-    };
-    if !outcome.is_empty() {
-        turn.note_answered(|| lease.ended(sent, None), outcome, tally);
+    if turn.wants_answer(tally) {
+        turn.note_answer(lease.ended(sent, None), &down, tally);
     }
     Outcome::End(match down {
         Down::Done { persist, pool } => {

@@ -13,12 +13,23 @@ use crate::route::balance::Tried;
 use crate::route::skip::{Skip, is_full, skips};
 use std::cell::{Cell, RefCell};
 
-/// The stopwatch of one connection's exchanges. It runs, and asks the clock, only if the log was on when the exchange began:
-/// else every call here is one look at a flag.
+/// The stopwatch of one connection's exchanges. It runs, and asks the clock, only if the log was on or all exchanges were kept
+/// when this one began: else every call here is one look at a flag.
 pub(super) struct Watch {
-    runs: Cell<bool>,
+    wanted: Cell<Wanted>,
     phases: RefCell<Phases>,
     notes: RefCell<Option<Box<Notes>>>,
+}
+
+/// What there is to note of an exchange; by default nothing but what goes wrong.
+#[derive(Clone, Copy, Default)]
+struct Wanted {
+    /// Where the time goes.
+    times: bool,
+    /// How a backend was looked for.
+    picks: bool,
+    /// What became of each attempt.
+    attempts: bool,
 }
 
 /// What few exchanges have anything of.
@@ -37,33 +48,42 @@ struct Picked {
 
 impl Default for Watch {
     fn default() -> Watch {
-        Watch { runs: Cell::new(false), phases: RefCell::new(Phases::new(0)), notes: RefCell::default() }
+        Watch { wanted: Cell::default(), phases: RefCell::new(Phases::new(0)), notes: RefCell::default() }
     }
 }
 
 impl Watch {
     /// An exchange begins, in the phase of its head; its end will want a line if the log is on.
     pub(super) fn begin<N: Net>(&self, core: &Core<N>) {
-        let logs = {
+        let (logs, attempts) = {
             let view = core.view();
-            view.settings.log_target != LogTarget::Off || view.settings.recent > 0
+            (view.settings.log_target != LogTarget::Off, view.settings.recent > 0)
         };
-        self.runs.set(logs);
-        if logs {
+        if logs || attempts {
+            let picks = core.view().settings.log_lines.fields.tell_pick();
+            self.wanted.set(Wanted { times: true, picks, attempts });
             *self.phases.borrow_mut() = Phases::new(core.net.now_us());
             *self.notes.borrow_mut() = None;
+        } else {
+            self.wanted.set(Wanted::default());
         }
     }
 
     /// Whether it runs.
     #[inline]
-    pub(super) fn runs(&self) -> bool {
-        self.runs.get()
+    fn runs(&self) -> bool {
+        self.wanted.get().times
+    }
+
+    /// Whether every attempt is to be noted.
+    #[inline]
+    pub(super) fn wants_attempts(&self) -> bool {
+        self.wanted.get().attempts
     }
 
     /// Where the time went until now, if it runs.
     pub(super) fn phases_at(&self, net: &impl Net) -> Option<Phases> {
-        self.runs.get().then(|| {
+        self.runs().then(|| {
             let mut phases = *self.phases.borrow();
             phases.end(net.now_us());
             phases
@@ -85,7 +105,7 @@ impl<N: Net, C: Stream> Turn<'_, N, C> {
     /// From here on the exchange waits for this; what it has waited for until now is charged to the phase it leaves.
     #[inline]
     pub(super) fn enter(&self, phase: Phase) {
-        if self.watch.runs.get() {
+        if self.watch.runs() {
             self.watch.enter(phase, &self.core.net);
         }
     }
@@ -93,21 +113,21 @@ impl<N: Net, C: Stream> Turn<'_, N, C> {
     /// The same, where nothing was waited for since a phase was entered last: no clock call.
     #[inline]
     pub(super) fn pass_to(&self, phase: Phase) {
-        if self.watch.runs.get() {
+        if self.watch.runs() {
             self.watch.phases.borrow_mut().pass_to(phase);
         }
     }
 
     /// The attempt before has failed, and another begins.
     pub(super) fn enter_retry(&self) {
-        if self.watch.runs.get() {
+        if self.watch.runs() {
             self.watch.phases.borrow_mut().retry(self.core.net.now_us());
         }
     }
 }
 
 impl<N: Net, C: Stream> Turn<'_, N, C> {
-    /// A backend was looked for, `picked` is who was found: noted if the log is on and lines tell that.
+    /// A backend was looked for, `picked` is who was found: noted if lines tell that.
     #[inline]
     pub(super) fn looked(
         &self,
@@ -115,7 +135,7 @@ impl<N: Net, C: Stream> Turn<'_, N, C> {
         cluster: &LocalCluster<N::Stream>,
         (tried, key, picked): (&Tried, Option<u64>, Option<usize>),
     ) {
-        if self.watch.runs.get() {
+        if self.watch.wanted.get().picks {
             self.note_pick(bytes, cluster, (tried, key, picked));
         }
     }
@@ -128,9 +148,6 @@ impl<N: Net, C: Stream> Turn<'_, N, C> {
         (tried, key, picked): (&Tried, Option<u64>, Option<usize>),
     ) {
         let view = self.core.view();
-        if !view.settings.log_lines.fields.tell_pick() {
-            return;
-        }
         let shared = &cluster.shared;
         let candidates: Vec<usize> = cluster.balancer.borrow().candidates().map(|pick| pick.index).collect();
         let suspected = cluster.suspected(&view.states, &Tried::default());
@@ -188,7 +205,7 @@ impl<N: Net> Core<N> {
         head_bytes: Option<&[u8]>,
         tally: &Tally<N::Stream>,
     ) -> Logged {
-        if !turn.watch.runs.get() {
+        if !turn.watch.runs() {
             return Logged::Off;
         }
         let view = self.view();

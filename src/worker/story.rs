@@ -1,6 +1,7 @@
 //! What is kept of an exchange for `ringway ctl why`: what failed is noted as it fails, everything else at the end.
 
 use super::Core;
+use super::attempt::Down;
 use super::clusters::{LocalBackend, Sent};
 use super::net::{Handle, Net, Stream};
 use super::session::{Tally, Turn};
@@ -41,26 +42,23 @@ impl<N: Net, C: Stream> Turn<'_, N, C> {
         }
     }
 
-    /// An attempt had an answer, or has begun one: noted if all exchanges are kept, or earlier attempts are.
+    /// Whether an attempt that had an answer, or has begun one, is to be noted: all exchanges are kept, or earlier attempts
+    /// were noted.
     #[inline]
-    pub(super) fn note_answered<'e>(
-        &self,
-        ended: impl FnOnce() -> Ended<'e, N::Stream>,
-        outcome: &'static str,
-        tally: &Tally<N::Stream>,
-    ) where
-        N::Stream: 'e,
-    {
-        if self.watch.runs() {
-            self.note_answer(ended(), outcome, tally);
-        }
+    pub(super) fn wants_answer(&self, tally: &Tally<N::Stream>) -> bool {
+        self.watch.wants_attempts() || tally.retries > 0
     }
 
-    #[inline(never)]
-    fn note_answer(&self, ended: Ended<'_, N::Stream>, outcome: &'static str, tally: &Tally<N::Stream>) {
-        if tally.retries > 0 || self.core.view().settings.recent > 0 {
-            self.note_attempt(ended, (outcome, ""), tally);
-        }
+    /// Notes it.
+    #[cold]
+    pub(super) fn note_answer(&self, ended: Ended<'_, N::Stream>, down: &Down, tally: &Tally<N::Stream>) {
+        let outcome = match down {
+            Down::Done { .. } => "answered",
+            Down::Upgraded => "answered, a tunnel followed",
+            Down::Cut => "begun to be answered, and cut",
+            Down::Failed(_) | Down::Refused { .. } | Down::Answered => return,
+        };
+        self.note_attempt(ended, (outcome, ""), tally);
     }
 
     fn note_attempt(

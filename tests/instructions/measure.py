@@ -6,7 +6,7 @@ with two different request counts on one keep-alive connection, several times ea
 divided by the difference of the counts, is the cost of one request without start-up and shutdown. (Valgrind counts a byte
 of `rep movsb` as one instruction, so a large memcpy weighs more here than on the clock, and it makes a clock call a system
 call, so the few dozen instructions of the vDSO are not seen.) More than 3 % above the baseline fails, and so does an access
-log that costs more than 10 % of a request. The baseline belongs to one compiler; under another one the figures are printed
+log that costs more than 10 % of a request (20 with the fields that tell why, 40 with a story of each). The baseline belongs to one compiler; under another one the figures are printed
 and nothing fails.
 
     tests/instructions/measure.py [SHAPE...]  compare
@@ -42,13 +42,16 @@ SHAPES = {
     "get_chunked": (b"GET /path/to/thing?a=b HTTP/1.1\r\n" + FIELDS + b"\r\n", CHUNKED),
     "post": (b"POST /path/to/thing HTTP/1.1\r\n" + FIELDS + b"Content-Length: 64\r\n\r\n" + b"y" * 64, SMALL),
 }
-# The same with the access log on: what to compare with, and the config. The file is a sink, so that the disk has no say.
+# The same with the access log on: what to compare with, the config, and the most percent that it may cost. The file is a sink,
+# so that the disk has no say.
 LOGGED = {
-    "get_logged": ("get", {"access": "/dev/null"}),
-    "get_logged_text": ("get", {"access": "/dev/null", "format": "text"}),
-    "get_sampled": ("get", {"access": "/dev/null", "sample": 0.0}),
+    "get_logged": ("get", {"access": "/dev/null"}, 10),
+    "get_logged_text": ("get", {"access": "/dev/null", "format": "text"}, 10),
+    "get_sampled": ("get", {"access": "/dev/null", "sample": 0.0}, 10),
+    # A line that tells which rule took the request, whom it skipped and by which key; a story of each exchange.
+    "get_logged_why": ("get", {"access": "/dev/null", "fields": ["time", "host", "path", "status", "rule", "skipped", "key"]}, 20),
+    "get_recent": ("get", {"recent": 1000}, 40),
 }
-LOG_PERCENT = 10
 
 
 def receive(sock, ended):
@@ -149,7 +152,7 @@ def total(directory, request, answer, log, count):
 
 def cost(shape):
     """Instructions of one request. What disturbs a run only adds, so the least of several is nearest to the truth."""
-    like, log = LOGGED.get(shape, (shape, {}))
+    like, log, _ = LOGGED.get(shape, (shape, {}, 0))
     request, answer = SHAPES[like]
     with tempfile.TemporaryDirectory(prefix="ringway-instructions-") as name:
         few, many = (min(total(pathlib.Path(name), request, answer, log, n) for _ in range(RUNS)) for n in (FEW, MANY))
@@ -165,7 +168,7 @@ def logged_costs(figures):
         off = figures[LOGGED[shape][0]]
         share = 100 * (now - off) / off
         print(f"{shape}: {now} instructions per request, {share:+.1f} % over {LOGGED[shape][0]}")
-        good = good and share <= LOG_PERCENT
+        good = good and share <= LOGGED[shape][2]
     return good
 
 
@@ -174,7 +177,7 @@ def main():
     shapes = sys.argv[1:] or [*SHAPES, *LOGGED]
     figures = {shape: cost(shape) for shape in shapes}
     if not logged_costs(figures):
-        sys.exit(f"FAIL: the access log costs more than {LOG_PERCENT} % of a request")
+        sys.exit("FAIL: what is told of each request costs more than its share")
     of_shapes = {shape: now for shape, now in figures.items() if shape in SHAPES}
     if os.environ.get("UPDATE") == "1":
         BASELINE.write_text(json.dumps({"rustc": compiler, "instructions_per_request": of_shapes}, indent=2) + "\n")
