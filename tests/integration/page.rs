@@ -62,7 +62,7 @@ fn browsers_get_a_page_that_may_do_nothing_and_programs_a_list() {
     assert!(html.text().starts_with("<!DOCTYPE html>") && html.text().ends_with("</html>"), "{}", html.text());
     assert_eq!((html.text().matches("<script>").count(), html.text().matches("<style>").count()), (1, 1));
     let mut client = Client::over(Box::new(TcpStream::connect(status).expect("it listens")));
-    client.send(&format!("HEAD / HTTP/1.1\r\n{browser}GET /ready HTTP/1.1\r\nHost: a\r\n\r\n"));
+    client.send(format!("HEAD / HTTP/1.1\r\n{browser}GET /ready HTTP/1.1\r\nHost: a\r\n\r\n"));
     let head = client.response_to("HEAD");
     assert_eq!((head.status, head.body.len()), (200, 0));
     assert!(head.one("content-length").and_then(|n| n.parse::<usize>().ok()).is_some_and(|n| n > 1000));

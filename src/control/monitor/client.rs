@@ -42,28 +42,21 @@ pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) content_type: &'static str,
     pub(super) body: Arc<Vec<u8>>,
-    /// Fields besides.
-    pub(super) fields: &'static [(&'static str, fn() -> &'static str)],
+    /// Content-Security-Policy of a page for people.
+    pub(super) policy: Option<&'static str>,
 }
-
-/// What goes with the status page: nothing but itself may run, and nobody learns what was asked in its address.
-const PAGE_FIELDS: &[(&str, fn() -> &'static str)] = &[
-    ("Content-Security-Policy", status_page::policy),
-    ("X-Content-Type-Options", || "nosniff"),
-    ("Referrer-Policy", || "no-referrer"),
-];
 
 impl Answer {
     /// A short one.
     pub(super) fn text(status: u16, body: impl Into<String>) -> Answer {
         let body = Arc::new(body.into().into_bytes());
-        Answer { status, content_type: "text/plain; charset=utf-8", body, fields: &[] }
+        Answer { status, content_type: "text/plain; charset=utf-8", body, policy: None }
     }
 
     /// The status page.
     pub(super) fn html(body: String) -> Answer {
         let body = Arc::new(body.into_bytes());
-        Answer { status: 200, content_type: "text/html; charset=utf-8", body, fields: PAGE_FIELDS }
+        Answer { status: 200, content_type: "text/html; charset=utf-8", body, policy: Some(status_page::policy()) }
     }
 }
 
@@ -177,13 +170,15 @@ impl Client {
             cause: None,
         };
         reply::write(&reply, &mut self.output);
-        if !answer.fields.is_empty() {
-            // In front of the empty line.
+        if let Some(policy) = answer.policy {
+            // In front of the empty line. Nobody is to learn from Referer what was asked in the page's address.
             self.output.truncate(self.output.len() - b"\r\n".len());
-            for (name, value) in answer.fields {
-                self.output.extend_from_slice(format!("{name}: {}\r\n", value()).as_bytes());
-            }
-            self.output.extend_from_slice(b"\r\n");
+            let fields = [
+                "Content-Security-Policy: ",
+                policy,
+                "\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n\r\n",
+            ];
+            fields.iter().for_each(|part| self.output.extend_from_slice(part.as_bytes()));
         }
         self.body = if self.head_only { Arc::default() } else { answer.body };
         self.enter(Phase::Writing, now);
